@@ -1,0 +1,2 @@
+//! The command `port17`.
+fn main() {}

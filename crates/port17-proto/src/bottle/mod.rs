@@ -1,0 +1,1 @@
+//! Bottles: a node's signed record about itself (spec 04).

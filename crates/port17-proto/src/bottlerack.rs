@@ -1,0 +1,1 @@
+//! The store of verified Bottles (spec 04).

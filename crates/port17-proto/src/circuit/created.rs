@@ -1,0 +1,1 @@
+//! CREATED: each hop's sealed answer (spec 06, 1).

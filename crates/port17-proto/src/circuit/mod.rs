@@ -1,0 +1,7 @@
+//! Circuits: setup, onion layers, hops, streams (spec 06).
+
+pub mod created;
+pub mod onion;
+pub mod origin;
+pub mod replay;
+pub mod setup;

@@ -1,0 +1,1 @@
+//! Cells: one AEAD layer per hop (spec 06, 2).

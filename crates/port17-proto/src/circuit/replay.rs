@@ -1,0 +1,1 @@
+//! The replay cache of a circuit key (spec 06, 1).

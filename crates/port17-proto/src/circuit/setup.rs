@@ -1,0 +1,1 @@
+//! SETUP: the whole route in one packet (spec 06, 1).

@@ -1,0 +1,1 @@
+//! A node's own keys: identity, link, circuit (spec 03).

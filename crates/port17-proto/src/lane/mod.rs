@@ -1,0 +1,1 @@
+//! Lanes: frames, scheduling, credit, the reader (spec 05).

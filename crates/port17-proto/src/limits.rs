@@ -1,0 +1,88 @@
+//! Every bound, with its reason (law 3). What a peer can choose has its limit here; nothing else decides how large a thing may be.
+//!
+//! Times and counts that a network may choose for itself are parameters: see `params`.
+
+// ---- Records (spec 04) ----
+
+/// An encoded Bottle: one fits two frames, and a map of 30,000 stays near 100 MB.
+pub const BOTTLE_BYTES: usize = 4096;
+/// Addresses in a Bottle: two families, two ports, some spare.
+pub const BOTTLE_ADDRESSES: usize = 8;
+/// Egress addresses in a Bottle.
+pub const BOTTLE_EGRESS: usize = 4;
+/// Links in a Bottle: the most links a node keeps.
+pub const BOTTLE_LINKS: usize = 64;
+/// A compiled exit policy.
+pub const EXIT_POLICY_BYTES: usize = 256;
+/// A group's name.
+pub const GROUP_CHARS: usize = 32;
+/// The software's name and version.
+pub const SOFTWARE_BYTES: usize = 32;
+/// Unknown fields of a Bottle that are kept: room for the future, not for a payload.
+pub const UNKNOWN_FIELDS: usize = 16;
+/// Bottles a Bottlerack holds.
+pub const BOTTLERACK_BOTTLES: usize = 32_768;
+
+// ---- Lanes (spec 05) ----
+
+/// A message of the control stream: one answer of Bottles.
+pub const CONTROL_MESSAGE_BYTES: usize = 64 * 1024;
+/// Control messages received on one lane that the engine has not taken yet; above it the lane's reader waits.
+pub const CONTROL_INBOX_MESSAGES: usize = 64;
+/// Bytes of the control stream queued on one lane: a few messages. A peer that does not read them loses the lane.
+pub const CONTROL_QUEUE_BYTES: usize = 1024 * 1024;
+/// Urgent messages queued on one lane.
+pub const URGENT_MESSAGES: usize = 64;
+/// What a lane's reader takes from the socket at once.
+pub const LANE_READ_BYTES: usize = 256 * 1024;
+/// Frames a lane's writer takes at once: 128 KiB.
+pub const LANE_WRITE_FRAMES: usize = 64;
+/// Frames of one TLS record: a full record of 16 KiB.
+pub const RECORD_FRAMES: usize = 8;
+/// Lanes of a link.
+pub const LINK_LANES: usize = 2;
+/// Links in all (64) and clients are counted apart.
+pub const LINKS: usize = 64;
+/// Circuit ids of one lane in use or dying.
+pub const LANE_CIRCUITS: usize = 65_536;
+
+// ---- Circuits (spec 06) ----
+
+/// Cells permitted in each direction before any CREDIT, reserved when part 0 of a SETUP arrives.
+pub const FIRST_WINDOW_CELLS: u64 = 16;
+/// The largest window: 1 MiB, one circuit at 10 Gbit/s over 0.8 ms or 100 Mbit/s over 80 ms.
+pub const MAX_WINDOW_CELLS: u64 = 512;
+/// What an idle circuit keeps.
+pub const IDLE_WINDOW_CELLS: u64 = 4;
+/// Breaches of credit by one link in ten minutes that close it.
+pub const CREDIT_BREACHES: u32 = 3;
+/// Streams of one circuit.
+pub const CIRCUIT_STREAMS: usize = 256;
+/// Dials of one circuit that are under way at an exit.
+pub const CIRCUIT_DIALS: usize = 64;
+/// SETUPs waiting for the worker pool of a node; above it they are refused.
+pub const SETUP_QUEUE: usize = 4096;
+/// Stamps in one circuit key's replay cache: 2.4 h at 200 SETUP/s; full means refuse.
+pub const REPLAY_STAMPS: usize = 2_000_000;
+
+// ---- Streams (spec 06, 3) ----
+
+/// Bytes permitted on a stream before any WINDOW.
+pub const STREAM_FIRST_WINDOW_BYTES: u64 = 256 * 1024;
+/// The largest window of a stream.
+pub const STREAM_MAX_WINDOW_BYTES: u64 = 4 * 1024 * 1024;
+/// Stream windows of one circuit in all.
+pub const CIRCUIT_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
+/// What an edge reads from a socket at once.
+pub const EDGE_READ_BYTES: usize = 256 * 1024;
+/// A host name in OPEN (DNS).
+pub const HOST_NAME_BYTES: usize = 255;
+
+// ---- Client side ----
+
+/// Connections to the proxy port at once.
+pub const PROXY_CONNECTIONS: usize = 16_384;
+/// Bytes of an HTTP request's head at the proxy port.
+pub const HTTP_HEAD_BYTES: usize = 64 * 1024;
+/// User name and password of SOCKS5, each.
+pub const SOCKS_CREDENTIAL_BYTES: usize = 255;

@@ -1,0 +1,1 @@
+//! Routes over links that already exist (spec 08).

@@ -1,0 +1,1 @@
+//! Exit policies: what an exit opens, and what it never does (spec 07).

@@ -1,0 +1,1 @@
+//! PortNames: a node's unique name, `label~suffix` (spec 03, 3).

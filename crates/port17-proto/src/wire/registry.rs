@@ -1,0 +1,268 @@
+//! Every number that goes over the wire, once (law 10). The tables of spec 01 list the same numbers; a test compares the two.
+
+macro_rules! registry {
+    ($(#[$meta:meta])* $name:ident { $($(#[$item:meta])* $variant:ident = $code:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$item])* $variant = $code,)+ }
+
+        impl $name {
+            /// All of them, in the order of their codes.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The number on the wire.
+            pub const fn code(self) -> u8 {
+                self as u8
+            }
+
+            /// The meaning of a number, none for one that is not assigned.
+            pub const fn from_code(code: u8) -> Option<Self> {
+                match code { $($code => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+registry! {
+    /// What a frame carries (spec 05, 2).
+    Command {
+        /// Nothing: cover.
+        Padding = 0,
+        /// A piece of the lane's message stream, or one urgent message.
+        Control = 1,
+        /// One of the four parts of a route's packet.
+        Setup = 2,
+        /// A hop's answer to SETUP.
+        Created = 3,
+        /// An onion layer.
+        Cell = 4,
+        /// Cells permitted so far, per circuit.
+        Credit = 5,
+        /// Asks to give permission back.
+        Reclaim = 6,
+        /// Answers RECLAIM.
+        Limit = 7,
+        /// The circuit is over.
+        Destroy = 8,
+    }
+}
+
+registry! {
+    /// Messages of the control stream (spec 05, 4).
+    ControlType {
+        /// Opens a lane.
+        Hello = 1,
+        /// Asks for PONG.
+        Ping = 2,
+        /// Answers PING.
+        Pong = 3,
+        /// The sender will close this lane.
+        GoAway = 4,
+        /// Short ids of Bottles.
+        Announce = 16,
+        /// Short ids wanted.
+        Want = 17,
+        /// Bottles.
+        Bottles = 18,
+        /// Attestations.
+        Attestations = 19,
+        /// Vouchers.
+        Vouchers = 20,
+        /// Tombstones.
+        Tombstones = 21,
+        /// The newest bootstrap list's sequence number.
+        ListSeq = 22,
+        /// A bootstrap list.
+        List = 23,
+        /// Set reconciliation.
+        Reconcile = 24,
+        /// The request for one fresh Bottle.
+        Seagull = 32,
+        /// Its answer.
+        Bottle = 33,
+        /// Asks for one's own address.
+        WhoAmI = 34,
+        /// Answers it.
+        YouAre = 35,
+        /// The link may be published.
+        Publish = 36,
+        /// The link must not be published.
+        Unpublish = 37,
+    }
+}
+
+registry! {
+    /// Messages inside cells (spec 06, 3).
+    CellType {
+        /// Ends the cell: all that follows is zero.
+        End = 0,
+        /// Opens a stream.
+        Open = 1,
+        /// The stream is open.
+        Opened = 2,
+        /// Bytes of a stream.
+        Data = 3,
+        /// The sender has no more bytes.
+        Fin = 4,
+        /// The stream is over.
+        Reset = 5,
+        /// Bytes of a stream permitted so far.
+        Window = 6,
+        /// One datagram.
+        Dgram = 7,
+        /// Resolve a name.
+        Resolve = 8,
+        /// Its answer.
+        Resolved = 9,
+        /// Asks for itself.
+        Echo = 10,
+        /// Cover inside a circuit.
+        Pad = 11,
+    }
+}
+
+registry! {
+    /// How a hop answers SETUP (spec 06, 1).
+    SetupStatus {
+        /// The hop is part of the circuit.
+        Ok = 0,
+        /// The next hop destroyed the circuit.
+        NextRefused = 1,
+        /// The next hop is no neighbour, or its link is down.
+        NotConnected = 2,
+        /// No memory or no time for another circuit.
+        Overload = 3,
+        /// This hop does not serve such a circuit.
+        Policy = 4,
+    }
+}
+
+registry! {
+    /// Why a stream was reset; deliberately coarse (spec 06, 3).
+    ResetCode {
+        /// The target refused the connection.
+        Refused = 1,
+        /// The target cannot be reached or its name not be resolved.
+        Unreachable = 2,
+        /// The exit's policy forbids it.
+        Policy = 3,
+        /// Nobody answered in time.
+        Timeout = 4,
+        /// A limit was reached.
+        Resource = 5,
+        /// The peer broke the protocol.
+        Protocol = 6,
+    }
+}
+
+registry! {
+    /// What an OPEN asks for (spec 06, 3).
+    StreamProtocol {
+        /// A TCP connection.
+        Tcp = 1,
+        /// A UDP association.
+        Udp = 2,
+        /// The node's own mesh service.
+        Mesh = 3,
+    }
+}
+
+registry! {
+    /// What kind of hop a SETUP record makes (spec 06, 1).
+    HopKind {
+        /// Passes cells on.
+        Relay = 0,
+        /// Opens streams.
+        Exit = 1,
+    }
+}
+
+registry! {
+    /// Who speaks on a lane (spec 05, 4).
+    Role {
+        /// A node: its key is in its Bottle.
+        Node = 0,
+        /// A client: its key is thrown away.
+        Client = 1,
+    }
+}
+
+registry! {
+    /// How a lane is carried (spec 04, 2).
+    LaneType {
+        /// TLS 1.3 over TCP.
+        TlsTcp = 1,
+        /// QUIC (reserved).
+        Quic = 2,
+    }
+}
+
+registry! {
+    /// Who a Bottle is for (spec 04, 2).
+    Scope {
+        /// The backbone.
+        Public = 0,
+        /// The local network.
+        Local = 1,
+    }
+}
+
+registry! {
+    /// Why a lane closes (spec 05, 4).
+    GoAwayReason {
+        /// The node stops.
+        Shutdown = 1,
+        /// Another lane serves this slot.
+        Duplicate = 2,
+        /// No place for another link.
+        Full = 3,
+        /// The peer is not one this node links to.
+        Stranger = 4,
+        /// The peer broke the protocol.
+        Protocol = 5,
+        /// No version in common.
+        Version = 6,
+    }
+}
+
+/// The protocol version these numbers belong to.
+pub const VERSION: u8 = 1;
+/// The cryptographic suite: Ed25519, X-Wing, AES-256-GCM, SHA-256.
+pub const SUITE: u8 = 1;
+/// What TLS negotiates by ALPN (spec 05, 1).
+pub const ALPN: &[u8] = b"p17/1";
+/// The TLS exporter's label (spec 05, 1).
+pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-p17-v1";
+
+/// Length of a frame.
+pub const FRAME_BYTES: usize = 2048;
+/// Length of a frame's header.
+pub const HEADER_BYTES: usize = 8;
+/// Length of a frame's body.
+pub const BODY_BYTES: usize = FRAME_BYTES - HEADER_BYTES;
+
+/// Most hops of a circuit.
+pub const MAX_HOPS: usize = 6;
+/// Frames of a SETUP.
+pub const SETUP_PARTS: usize = 4;
+/// Length of a SETUP packet.
+pub const SETUP_BYTES: usize = SETUP_PARTS * BODY_BYTES;
+/// Length of one hop's record with its info.
+pub const SETUP_LAYER_BYTES: usize = 8 + 1120 + SETUP_INFO_BYTES + 16;
+/// Length of a hop's info.
+pub const SETUP_INFO_BYTES: usize = 72;
+/// What a CREATED layer adds.
+pub const CREATED_LAYER_BYTES: usize = 32 + 1 + 16 + 16;
+/// What a cell layer adds: the kind and the tag.
+pub const CELL_LAYER_BYTES: usize = 1 + 16;
+/// Message area of a cell: what is left under all layers.
+pub const MESSAGE_BYTES: usize = BODY_BYTES - CELL_LAYER_BYTES * MAX_HOPS;
+/// Length of a message's header in a cell: type, stream, length.
+pub const MESSAGE_HEADER_BYTES: usize = 5;
+/// Cells under one key generation: the counter's high part counts generations.
+pub const REKEY_SHIFT: u32 = 16;
+/// Length of a SETUP's time slot.
+pub const SLOT_SECONDS: u64 = 900;
+/// From this second of a slot on, the next slot is accepted too.
+pub const SLOT_EARLY_SECONDS: u64 = 780;

@@ -1,0 +1,3 @@
+//! The client's edge: listeners and the tunnel behind them.
+
+pub mod tunnel;

@@ -1,0 +1,1 @@
+//! The control API: HTTP/JSON on a Unix socket.

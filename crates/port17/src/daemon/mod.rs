@@ -1,0 +1,1 @@
+//! The tasks and sockets around the core.

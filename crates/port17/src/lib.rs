@@ -1,0 +1,8 @@
+//! The Port17 daemon: sockets, files and tasks around the pure core. It moves bytes; decisions are in `port17-proto`.
+
+pub mod client;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod keystore;
+pub mod portmaster;

@@ -1,0 +1,1 @@
+//! Portmaster: reviews each new local connection first.
