@@ -75,6 +75,18 @@ pub const STREAM_MAX_WINDOW_BYTES: u64 = 4 * 1024 * 1024;
 pub const CIRCUIT_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
 /// What an edge reads from a socket at once.
 pub const EDGE_READ_BYTES: usize = 256 * 1024;
+/// Bytes read from a socket that wait to be sent, per stream: one read ahead, so that a slow circuit does not fill memory.
+pub const STREAM_QUEUE_BYTES: u64 = 256 * 1024;
+/// Bytes of one stream before the next one's turn: 8 full cells.
+pub const STREAM_QUANTUM_BYTES: usize = 16 * 1024;
+/// OPEN or OPENED: the longest host name and its header fit.
+pub const SMALL_MESSAGE_BYTES: usize = 5 + HOST_NAME_BYTES;
+/// How long a closed stream's late messages are ignored; afterwards they are junk.
+pub const CLOSED_STREAM_MS: u64 = 30_000;
+/// OPENs of one circuit in a second.
+pub const OPENS_PER_SECOND: u64 = 4_000;
+/// OPENs of one circuit at once.
+pub const OPENS_BURST: u64 = 1_000;
 /// A host name in OPEN (DNS).
 pub const HOST_NAME_BYTES: usize = 255;
 

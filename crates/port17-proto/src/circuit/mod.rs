@@ -1,6 +1,8 @@
 //! Circuits: setup, onion layers, hops, streams (spec 06).
 
 pub mod created;
+pub mod message;
+pub mod mux;
 pub mod onion;
 pub mod origin;
 pub mod replay;

@@ -115,7 +115,7 @@ impl Granter {
     pub fn drained(&mut self, cells: u64, now_ms: u64, growth_ms: u64) -> Option<u64> {
         self.drained += cells;
         self.drained_at_ms = now_ms;
-        if self.reclaiming || self.permitted.cells() - self.drained > self.window / 2 {
+        if self.reclaiming || self.permitted.cells().saturating_sub(self.drained) > self.window / 2 {
             return None;
         }
         let brisk = now_ms.saturating_sub(self.granted_at_ms) <= growth_ms;
