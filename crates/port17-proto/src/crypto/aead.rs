@@ -5,14 +5,18 @@ use super::{CryptoError, Secret};
 /// Bytes that sealing adds.
 pub const TAG_BYTES: usize = 16;
 
-/// AES-256-GCM under one key. The caller never uses a nonce twice: counters are never sent and never reset (spec 06, 2).
+/// AES-256-GCM under one key, zeroised on drop (by the library). The caller never uses a nonce twice: counters are never sent and never reset (spec 06, 2).
 pub struct AeadKey(LessSafeKey);
 
 impl AeadKey {
     /// Expands the key schedule.
     pub fn new(key: &Secret<32>) -> Self {
+        Self::from_bytes(key.expose())
+    }
+
+    pub(super) fn from_bytes(key: &[u8; 32]) -> Self {
         // 32 bytes are the one length AES-256 takes, so `new` cannot fail.
-        let unbound = UnboundKey::new(&AES_256_GCM, key.expose()).expect("a 32-byte key fits AES-256");
+        let unbound = UnboundKey::new(&AES_256_GCM, key).expect("a 32-byte key fits AES-256");
         Self(LessSafeKey::new(unbound))
     }
 
