@@ -55,7 +55,9 @@ pub const MAX_WINDOW_CELLS: u64 = 512;
 /// What an idle circuit keeps.
 pub const IDLE_WINDOW_CELLS: u64 = 4;
 /// Breaches of credit by one link in ten minutes that close it.
-pub const CREDIT_BREACHES: u32 = 3;
+pub const CREDIT_BREACHES: usize = 3;
+/// How long a breach of credit is remembered.
+pub const CREDIT_BREACH_MS: u64 = 600_000;
 /// Streams of one circuit.
 pub const CIRCUIT_STREAMS: usize = 256;
 /// Dials of one circuit that are under way at an exit.
@@ -64,6 +66,10 @@ pub const CIRCUIT_DIALS: usize = 64;
 pub const SETUP_QUEUE: usize = 4096;
 /// Stamps in one circuit key's replay cache: 2.4 h at 200 SETUP/s; full means refuse.
 pub const REPLAY_STAMPS: usize = 2_000_000;
+/// Stamps of one replay cache whose slot is still to come: a share, so that SETUPs from the future, refused anyway, cannot fill it.
+pub const REPLAY_EARLY_STAMPS: usize = 250_000;
+/// Circuit keys a node holds at once: a life of 30 h at a new one every 6 h needs 6; above it the oldest goes early.
+pub const CIRCUIT_KEYS: usize = 16;
 
 // ---- Streams (spec 06, 3) ----
 

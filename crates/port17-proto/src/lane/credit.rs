@@ -70,6 +70,11 @@ impl Drop for Reservation {
 pub struct Permitted(Arc<AtomicU64>);
 
 impl Permitted {
+    /// Nothing at all: for a circuit that is refused.
+    pub fn none() -> Self {
+        Self(Arc::new(AtomicU64::new(0)))
+    }
+
     /// Cells permitted so far.
     pub fn cells(&self) -> u64 {
         self.0.load(Ordering::Acquire)

@@ -6,3 +6,4 @@
 pub mod credit;
 pub mod frame;
 pub mod queue;
+pub mod reader;

@@ -267,6 +267,15 @@ impl<H: Clone> LaneQueue<H> {
         }
     }
 
+    /// Answers the DESTROY of a circuit that has no flow here; false when too many such answers wait already.
+    pub fn answer_destroy(&mut self, circuit: CircuitId) -> bool {
+        let room = self.destroys.len() < LANE_CIRCUITS;
+        if room && !self.flows.contains_key(&circuit) {
+            self.destroys.push_back(circuit);
+        }
+        room
+    }
+
     /// Ends at once what has been ending for `patience_ms`: its peer gives no credit.
     pub fn sweep(&mut self, now_ms: u64, patience_ms: u64) {
         let mut late = Vec::new();
