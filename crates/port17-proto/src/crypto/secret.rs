@@ -21,16 +21,6 @@ impl<const N: usize> Secret<N> {
         secret
     }
 
-    /// As [`Self::filled`], where making the bytes can fail.
-    ///
-    /// # Errors
-    /// Those of `fill`.
-    pub fn try_filled<E>(fill: impl FnOnce(&mut [u8; N]) -> Result<(), E>) -> Result<Self, E> {
-        let mut secret = Self(Box::new([0; N]));
-        fill(&mut secret.0)?;
-        Ok(secret)
-    }
-
     /// The bytes themselves: only for the library call that needs them.
     pub fn expose(&self) -> &[u8; N] {
         &self.0

@@ -38,10 +38,8 @@ impl EphemeralKey {
     pub fn exchange(&self, peer: &ExchangePublicKey) -> Result<Secret<32>, CryptoError> {
         let peer = UnparsedPublicKey::new(&X25519, peer);
         let shared: Secret<32> = agree(&self.private, peer, CryptoError, |shared| {
-            Secret::try_filled(|out| match shared.len() {
-                32 => Ok(out.copy_from_slice(shared)),
-                _ => Err(CryptoError),
-            })
+            let shared: &[u8; 32] = shared.try_into().map_err(|_| CryptoError)?;
+            Ok(Secret::filled(|out| out.copy_from_slice(shared)))
         })?;
         // The library refuses zero as well; the rule is ours (spec 02, 4), so it does not rest on that.
         if same(shared.expose(), &[0; 32]).is_ok() { Err(CryptoError) } else { Ok(shared) }
