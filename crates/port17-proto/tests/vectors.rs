@@ -125,11 +125,11 @@ fn hop_vector(route: &Route, hop: usize, client: &mut Entropy) -> Value {
 }
 
 /// CREATED as each hop sends it, guard first.
-fn created_bodies(route: &mut Route, answering: usize, status: SetupStatus) -> Vec<Box<Body>> {
-    let mut bodies = vec![route.hops[answering].created.take().unwrap().answer(status)];
+fn created_bodies(route: &mut Route, answering: usize, status: SetupStatus) -> Vec<Body> {
+    let mut bodies = vec![*route.hops[answering].created.take().unwrap().answer(status)];
     for hop in route.hops[..answering].iter_mut().rev() {
         let inner = bodies.last().unwrap();
-        bodies.push(hop.created.take().unwrap().relay(&inner[..]).unwrap());
+        bodies.push(*hop.created.take().unwrap().relay(inner).unwrap());
     }
     bodies.reverse();
     bodies
