@@ -358,8 +358,8 @@ pub(super) struct PendingHop {
 impl OriginSetup {
     /// Builds the packet for a route from the guard to the exit, and the layers that seal cells at once (under f0).
     ///
-    /// Takes from `entropy`, hop by hop from the guard on: eC, 32 bytes, then what the KEM takes: nothing with
-    /// [`KemBackend::AwsLc`] but the X25519 secret, 32 bytes; with [`KemBackend::Seeded`] m, 32 bytes, before it.
+    /// Takes from `entropy`, hop by hop from the guard on: eC, 32 bytes, then what the KEM takes: the X25519 secret, 32
+    /// bytes, with [`KemBackend::Seeded`] ML-KEM's m, 32 bytes, before it.
     ///
     /// # Errors
     /// See [`RouteError`].

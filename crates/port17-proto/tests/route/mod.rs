@@ -116,7 +116,8 @@ pub struct Route {
     pub origin: Origin,
     pub hops: Vec<Hop>,
     pub packets: Vec<SetupPacket>,
-    flag: u8,
+    /// Of the cells that the client sends now.
+    pub flag: u8,
 }
 
 impl Route {
@@ -126,9 +127,15 @@ impl Route {
 
     pub fn build_with(hops: usize, offset: u8, seed: u64, backend: KemBackend) -> Self {
         let mut entropy = Entropy::from_number(seed);
-        let mut nodes = nodes(hops, backend, &mut entropy);
+        let nodes = nodes(hops, backend, &mut entropy);
+        let mut answers: Vec<_> = (0..hops).map(|_| entropy.fork()).collect();
+        Self::join(nodes, offset, backend, &mut Entropy::from_number(seed), &mut answers)
+    }
+
+    /// Sends a client's SETUP through these nodes; `answers` is the randomness of each.
+    pub fn join(mut nodes: Vec<Node>, offset: u8, backend: KemBackend, client: &mut Entropy, answers: &mut [Entropy]) -> Self {
         let route: Vec<_> = nodes.iter().map(Node::hop).collect();
-        let (origin, packet) = Origin::new(&route, offset, slot_of(NOW), backend, &mut entropy).unwrap();
+        let (origin, packet) = Origin::new(&route, offset, slot_of(NOW), backend, client).unwrap();
         let (mut kept, mut packets, mut next) = (Vec::new(), Vec::new(), Some(packet));
         for (index, node) in nodes.iter_mut().enumerate() {
             let packet = through_frames(&next.take().unwrap());
@@ -137,8 +144,11 @@ impl Route {
             next = admitted.forward_packet.take();
             let following = route.get(index + 1).map_or(NodeId([0; 32]), |hop| hop.node);
             assert!(admitted.info.next == following && admitted.info.slot == slot_of(NOW));
-            assert_eq!((admitted.info.kind == HopKind::Exit, next.is_none()), (index + 1 == hops, index + 1 == hops));
-            let keys = admitted.answer(&mut entropy).unwrap();
+            assert_eq!(
+                (admitted.info.kind == HopKind::Exit, next.is_none()),
+                (index + 1 == route.len(), index + 1 == route.len())
+            );
+            let keys = admitted.answer(&mut answers[index]).unwrap();
             kept.push(Hop { forward: keys.forward, backward: keys.backward, created: Some(keys.created) });
         }
         Self { nodes, origin, hops: kept, packets, flag: 0 }
@@ -147,7 +157,6 @@ impl Route {
     /// The second hop's forward layer, as it would be if its record had made it the exit.
     pub fn second_hop_as_exit(&self, seed: u64) -> ForwardLayer {
         let mut entropy = Entropy::from_number(seed);
-        let _ = nodes(self.nodes.len(), KemBackend::Seeded, &mut entropy);
         // What the client takes before the second hop's KEM: eC, m and ek_X of the guard, then this hop's eC.
         let _ = (entropy.bytes::<32>(), entropy.bytes::<32>(), entropy.bytes::<32>(), entropy.bytes::<32>());
         let key = self.nodes[1].keyring.current().unwrap();
