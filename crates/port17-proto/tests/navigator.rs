@@ -1,4 +1,5 @@
 //! Routes (spec 08).
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod sample_bottle;
 
