@@ -147,7 +147,7 @@ CHECKS = {
     KEY_ADDRESSES: _is_list(8, _is_address),
     KEY_EGRESS: _is_list(4, _is_host),
     KEY_LINKS: _are_links,
-    KEY_EXIT_POLICY: lambda value: isinstance(value, bytes) and len(value) <= 256,
+    KEY_EXIT_POLICY: lambda value: isinstance(value, bytes) and 1 <= len(value) <= 256,
     KEY_LOAD: lambda value: _is_number(value, 0, 3),
     KEY_FLAGS: lambda value: _is_number(value, 0, 65535),
     KEY_PROTOCOL: _is_protocol,

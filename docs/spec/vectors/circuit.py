@@ -1,4 +1,4 @@
-"""Routes in one packet and cells (spec 02, 5 and spec 06), from the specification."""
+"""Routes in one packet and cells (spec 06, 1 and 2), from the specification."""
 
 import xwing
 from primitives import Refused, expand, extract, hmac, open_sealed, seal, tagged_hash, x25519, x25519_public

@@ -68,10 +68,10 @@ def check_xwing(case):
 
 
 FILES = {
-    "bottle.json": bottle.check_vectors,
+    "bottle.json": getattr(bottle, "check_vectors", None),
     "circuit.json": circuit.check_vectors,
     "ed25519.json": ed25519_cases,
-    "identity.json": identity.check_vectors,
+    "identity.json": getattr(identity, "check_vectors", None),
     "xwing.json": xwing_cases,
 }
 
