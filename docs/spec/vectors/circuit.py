@@ -312,6 +312,8 @@ def _check_forward(hops, offset, cell):
 
 def _check_backward(hops, offset, cell):
     source, counters = cell["hop"], cell["counters"]
+    if cell["flag"] != 0:
+        raise Refused("the flag is for forward cells alone")
     area, bodies = bytes.fromhex(cell["area"]), cell["bodies"]
     keys = [hop.fresh.b1 for hop in hops[: source + 1]]
     inner, kind = padded(area, cell_bytes(offset + source + 1)), MESSAGE
