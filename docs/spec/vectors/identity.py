@@ -33,3 +33,21 @@ def check_label(label):
 def port_name(label, node):
     check_label(label)
     return f"{label}~{node_id_text(node)[:SUFFIX_CHARS]}"
+
+
+# ---- The vectors ----
+
+
+def _check_identity(case):
+    made = identity_of(bytes.fromhex(case["seed"]))
+    made = (made[0].hex(), made[1].hex(), node_id_text(made[1]), port_name(case["label"], made[1]))
+    if made != (case["public_key"], case["node_id"], case["node_id_text"], case["portname"]):
+        raise Refused(f"made {made}")
+
+
+def check_vectors(vectors):
+    """Yields (name, check) for everything in identity.json."""
+    if vectors["suite"] != SUITE:
+        raise ValueError("another suite")
+    for case in vectors["identities"]:
+        yield case["portname"], lambda case=case: _check_identity(case)
