@@ -47,4 +47,14 @@ impl AeadKey {
         let nonce = Nonce::assume_unique_for_key(nonce);
         self.0.open_separate_gather(nonce, Aad::from(aad), ciphertext, tag, out).map_err(|_| CryptoError)
     }
+
+    /// Seals `plaintext` into `out` = ciphertext ‖ tag, which has exactly 16 bytes more; one pass, no copy.
+    ///
+    /// # Errors
+    /// When the lengths do not fit.
+    pub fn seal_into(&self, nonce: [u8; 12], aad: &[u8], plaintext: &[u8], out: &mut [u8]) -> Result<(), CryptoError> {
+        let (ciphertext, tag) = out.split_last_chunk_mut::<TAG_BYTES>().ok_or(CryptoError)?;
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        self.0.seal_out_of_place_scatter(nonce, Aad::from(aad), plaintext, ciphertext, &[], tag).map_err(|_| CryptoError)
+    }
 }
