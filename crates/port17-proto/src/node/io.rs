@@ -293,6 +293,8 @@ pub enum Counted {
     BottlerackFull,
     /// The seq could not be stored.
     SeqNotStored,
+    /// The own Bottle could not be signed.
+    BottleNotMade,
     /// No circuit key could be made.
     NoCircuitKey,
     /// A dial failed.
@@ -334,6 +336,7 @@ impl Counted {
             Self::BottleEquivocation => "bottle-equivocation",
             Self::BottlerackFull => "bottlerack-full",
             Self::SeqNotStored => "seq-not-stored",
+            Self::BottleNotMade => "bottle-not-made",
             Self::NoCircuitKey => "no-circuit-key",
             Self::DialFailed => "dial-failed",
             Self::HandshakeTimeout => "handshake-timeout",

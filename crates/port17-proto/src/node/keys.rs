@@ -93,7 +93,13 @@ impl Node {
             let oldest = part.keys.live.remove(0);
             self.outputs.push_back(Output::EraseCircuitKey(oldest.id));
         }
-        part.keys.live.push(LiveKey { id: key.id(), public: key.public().clone(), created: mono, created_s: unix_s, not_after_s });
+        part.keys.live.push(LiveKey {
+            id: key.id(),
+            public: key.public().clone(),
+            created: mono,
+            created_s: unix_s,
+            not_after_s,
+        });
         self.push(Output::NewCircuitKey(key));
         self.want_bottle();
     }

@@ -58,7 +58,14 @@ pub(super) struct NodeLink {
 
 impl NodeLink {
     fn new(now: Duration) -> Self {
-        Self { places: [Place::EMPTY; 2], id: LinkId([0; 16]), dialled: false, since: now, why: DownReason::NoBottle, contact: None }
+        Self {
+            places: [Place::EMPTY; 2],
+            id: LinkId([0; 16]),
+            dialled: false,
+            since: now,
+            why: DownReason::NoBottle,
+            contact: None,
+        }
     }
 
     pub(super) fn lanes(&self) -> Vec<LaneId> {

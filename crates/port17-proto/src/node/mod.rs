@@ -35,7 +35,7 @@ use crate::ids::NodeId;
 use crate::params::Params;
 use crate::timers::{Time, Timers};
 use crate::wire::message::LaneSlot;
-use crate::wire::registry::{GoAwayReason, LaneType};
+use crate::wire::registry::{GoAwayReason, LaneType, Scope};
 
 /// A deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,7 +111,7 @@ impl Node {
             Role::Node(setup) => {
                 let (id, neighbours, accept_clients) = (setup.identity.node_id(), setup.neighbours.clone(), setup.accept_clients);
                 let keys = CircuitKeys::new(setup.kem);
-                (id, Part::Node(Box::new(NodePart { own: Own::new(setup, &params, now), keys, accept_clients })), neighbours)
+                (id, Part::Node(Box::new(NodePart { own: Own::new(setup, now), keys, accept_clients })), neighbours)
             }
             Role::Client(setup) => {
                 let neighbours = setup.guard.into_iter().collect();
@@ -124,7 +124,7 @@ impl Node {
             part,
             entropy,
             now,
-            bottlerack: Bottlerack::default(),
+            bottlerack: Bottlerack::new(Scope::Public),
             lanes: Lanes::default(),
             links: Links::default(),
             timers: Timers::new(),
@@ -144,7 +144,7 @@ impl Node {
         match &self.part {
             Part::Node(_) => {
                 self.turn_circuit_keys();
-                self.timers.set(TimerKey::Publish, self.now.mono);
+                self.plan_losses();
             }
             Part::Client { guard: Some(guard) } => self.push(Output::Guard(*guard)),
             Part::Client { guard: None } => {}
@@ -248,19 +248,24 @@ impl Node {
     // ---- Bottles of others (spec 04; spec 10, 1) ----
 
     fn handle_bottle(&mut self, bytes: &[u8]) {
-        let (ahead, lifetime) = (self.params.bottle_ahead, self.params.bottle_lifetime);
-        let verified = UnverifiedBottle::parse(bytes).and_then(|bottle| bottle.verify(self.now.unix_ms, ahead, lifetime));
+        let rules = self.params.bottle_rules();
+        // law 4: nothing unverified goes further
+        let verified = UnverifiedBottle::parse(bytes).and_then(|bottle| bottle.verify(self.now.unix_ms, &rules));
         let Ok(bottle) = verified else { return self.count(Counted::BottleRefused) };
         let node = bottle.node_id();
         if node == self.id {
-            return self.meet_own_bottle(bottle.content().seq);
+            return self.meet_own_bottle(bottle.seq());
         }
         match self.bottlerack.insert(bottle, self.now.unix_ms) {
             Insert::New | Insert::Newer => self.bottle_stored(node),
             Insert::Same => {}
             Insert::Older => self.count(Counted::BottleOlder),
             Insert::Full => self.count(Counted::BottlerackFull),
-            Insert::Equivocation => self.count(Counted::BottleEquivocation),
+            Insert::WrongScope => self.count(Counted::BottleRefused),
+            Insert::Equivocation => {
+                self.count(Counted::BottleEquivocation);
+                self.bottle_stored(node);
+            }
         }
     }
 
@@ -279,22 +284,16 @@ impl Node {
         self.timers.set(TimerKey::Bottlerack, self.now.mono + BOTTLERACK_SWEEP);
     }
 
-    /// How a node can be reached, none without its Bottle. A Bottle that has expired still says that: as a hint, never as a hop.
+    /// How a node can be reached, none without its Bottle.
     fn contact(&self, node: NodeId) -> Option<Contact> {
-        let content = self.bottlerack.get(&node)?.content();
-        let mut keys = Vec::new();
-        if content.link_key_expiry_s.saturating_mul(1000) > self.now.unix_ms {
-            keys.push(content.link_key);
-        }
-        keys.extend(content.next_link_key);
-        let addresses = content.addresses.iter().filter(|address| self.may_dial(address)).map(Address::socket).collect();
-        Some(Contact { keys, addresses })
+        let bottle = &self.bottlerack.get(&node)?.bottle;
+        let addresses = bottle.content().addresses.iter().filter(|address| self.may_dial(address)).map(Address::socket).collect();
+        Some(Contact { keys: bottle.link_keys(self.now.unix_ms), addresses })
     }
 
     fn may_dial(&self, address: &Address) -> bool {
         let ip = address.ip.to_canonical();
-        let unusable = ip.is_unspecified() || ip.is_multicast() || address.port == 0;
-        address.lane_type == LaneType::TlsTcp && !unusable && (self.params.loopback_allowed || !ip.is_loopback())
+        address.lane_type() == Some(LaneType::TlsTcp) && (self.params.loopback_allowed || !ip.is_loopback())
     }
 
     // ---- A client's guard (spec 10, 4) ----
@@ -311,8 +310,10 @@ impl Node {
     /// Nodes that can be dialled and whose Bottle has not expired; those that list a link before those that list none.
     fn guard_candidates(&self) -> Vec<NodeId> {
         let reachable = |node: &NodeId| self.contact(*node).is_some_and(|it| !it.addresses.is_empty() && !it.keys.is_empty());
-        let live = self.bottlerack.live(self.now.unix_ms).filter(|(node, _)| reachable(node));
-        let all: Vec<(NodeId, bool)> = live.map(|(node, bottle)| (*node, !bottle.content().links.is_empty())).collect();
+        let all: Vec<(NodeId, bool)> = (self.bottlerack.iter().map(|stored| &stored.bottle))
+            .filter(|bottle| bottle.expires_ms() > self.now.unix_ms && reachable(&bottle.node_id()))
+            .map(|bottle| (bottle.node_id(), !bottle.content().links.is_empty()))
+            .collect();
         let linked: Vec<NodeId> = all.iter().filter(|(_, linked)| *linked).map(|(node, _)| *node).collect();
         if linked.is_empty() { all.into_iter().map(|(node, _)| node).collect() } else { linked }
     }
@@ -347,9 +348,8 @@ impl Node {
     }
 
     fn link_came_up(&mut self, node: NodeId) {
-        let now = self.now.mono;
         if let Part::Node(part) = &mut self.part
-            && part.own.link_came_up(node, now)
+            && part.own.relist(node)
         {
             self.want_bottle();
         }

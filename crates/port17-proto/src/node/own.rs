@@ -71,7 +71,13 @@ impl Own {
         self.bucket = self.bucket.max(now) + params.bottle_interval;
     }
 
-    fn content(&self, seq: Seq, circuit_key: CircuitKey, params: &Params, round_trips: &BTreeMap<NodeId, Duration>) -> BottleContent {
+    fn content(
+        &self,
+        seq: Seq,
+        circuit_key: CircuitKey,
+        params: &Params,
+        round_trips: &BTreeMap<NodeId, Duration>,
+    ) -> BottleContent {
         let setup = &self.setup;
         let latest_s = (seq.unix_ms() / 1000).saturating_add(params.link_key_lifetime.as_secs());
         BottleContent {
@@ -212,9 +218,7 @@ impl Node {
 
     /// The shortest round trip of each link that is up.
     fn round_trips(&self) -> BTreeMap<NodeId, Duration> {
-        let shortest = |link: &super::links::NodeLink| {
-            link.lanes().iter().filter_map(|lane| self.lanes.by_id(*lane)?.rtt).min()
-        };
+        let shortest = |link: &super::links::NodeLink| link.lanes().iter().filter_map(|lane| self.lanes.by_id(*lane)?.rtt).min();
         self.links.nodes().filter_map(|(node, link)| Some((*node, shortest(link)?))).collect()
     }
 }

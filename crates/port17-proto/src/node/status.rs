@@ -134,12 +134,16 @@ impl Node {
         }
         match &self.part {
             Part::Client { guard: None } if self.bottlerack.is_empty() => Some("Bottles: none is known yet".to_owned()),
-            Part::Client { guard: None } => Some("a guard: no Bottle names an address that the parameters allow to dial".to_owned()),
+            Part::Client { guard: None } => {
+                Some("a guard: no Bottle names an address that the parameters allow to dial".to_owned())
+            }
             Part::Client { guard: Some(guard) } => {
                 let why = links.iter().find(|link| link.node == *guard)?.why.as_ref()?;
                 Some(format!("its guard {guard}: {why}"))
             }
-            Part::Node(part) if part.own.published.is_none() => Some("the sequence number of its first Bottle to be stored".to_owned()),
+            Part::Node(part) if part.own.published.is_none() => {
+                Some("the sequence number of its first Bottle to be stored".to_owned())
+            }
             Part::Node(_) => {
                 let down: Vec<&LinkStatus> = links.iter().filter(|link| !link.is_up).collect();
                 let first = down.first()?;
