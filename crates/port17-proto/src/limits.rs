@@ -20,6 +20,10 @@ pub const GROUP_CHARS: usize = 32;
 pub const SOFTWARE_BYTES: usize = 32;
 /// Unknown fields of a Bottle that are kept: room for the future, not for a payload.
 pub const UNKNOWN_FIELDS: usize = 16;
+/// How deep the value of an unknown field may nest: an array of maps of arrays, say.
+pub const UNKNOWN_DEPTH: usize = 4;
+/// Pairs of Bottles that show two truths under one seq: enough to spread them, too few to fill memory with.
+pub const EQUIVOCATIONS: usize = 256;
 /// Bottles a Bottlerack holds.
 pub const BOTTLERACK_BOTTLES: usize = 32_768;
 
@@ -77,6 +81,13 @@ pub const CIRCUIT_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
 pub const EDGE_READ_BYTES: usize = 256 * 1024;
 /// A host name in OPEN (DNS).
 pub const HOST_NAME_BYTES: usize = 255;
+
+// ---- Routes (spec 08) ----
+
+/// Walks drawn for one route before the search goes through them one by one.
+pub const ROUTE_TRIES: usize = 256;
+/// Steps of that search: some ten milliseconds.
+pub const ROUTE_STEPS: usize = 500_000;
 
 // ---- Client side ----
 
