@@ -68,6 +68,10 @@ pub const CIRCUIT_DIALS: usize = 64;
 pub const SETUP_QUEUE: usize = 4096;
 /// Stamps in one circuit key's replay cache: 2.4 h at 200 SETUP/s; full means refuse.
 pub const REPLAY_STAMPS: usize = 2_000_000;
+/// Stamps of one replay cache whose slot is still to come: a share, so that SETUPs from the future, refused anyway, cannot fill it.
+pub const REPLAY_EARLY_STAMPS: usize = 250_000;
+/// Circuit keys a node holds at once: a life of 30 h at a new one every 6 h needs 6; above it the oldest goes early.
+pub const CIRCUIT_KEYS: usize = 16;
 
 // ---- Streams (spec 06, 3) ----
 

@@ -1,7 +1,10 @@
 //! Circuits: setup, onion layers, hops, streams (spec 06).
 
 pub mod created;
+pub mod depth;
+pub mod keyring;
 pub mod onion;
 pub mod origin;
 pub mod replay;
+pub mod schedule;
 pub mod setup;

@@ -179,6 +179,26 @@ registry! {
 }
 
 registry! {
+    /// Which way a cell goes, as its nonce and AAD name it (spec 06, 2).
+    Direction {
+        /// Away from the client.
+        Forward = 0,
+        /// Towards the client.
+        Backward = 1,
+    }
+}
+
+registry! {
+    /// What is under an onion layer (spec 06, 2).
+    CellKind {
+        /// The next hop's layer.
+        Next = 0,
+        /// Messages for this hop.
+        Message = 1,
+    }
+}
+
+registry! {
     /// Who speaks on a lane (spec 05, 4).
     Role {
         /// A node: its key is in its Bottle.
@@ -366,6 +386,14 @@ pub const CELL_LAYER_BYTES: usize = 1 + 16;
 pub const MESSAGE_BYTES: usize = BODY_BYTES - CELL_LAYER_BYTES * MAX_HOPS;
 /// Length of a message's header in a cell: type, stream, length.
 pub const MESSAGE_HEADER_BYTES: usize = 5;
+/// Flag of a forward CELL: sealed with the keys of CREATED, not with those of SETUP. Backward cells have no flags.
+pub const CELL_FLAG_FRESH: u8 = 1;
+/// Length of a circuit key's id.
+pub const KEY_ID_BYTES: usize = 8;
+/// Length of a hop's confirmation in CREATED.
+pub const CONFIRMATION_BYTES: usize = 16;
+/// Length of a SETUP's stamp in a replay cache.
+pub const STAMP_BYTES: usize = 16;
 /// Cells under one key generation: the counter's high part counts generations.
 pub const REKEY_SHIFT: u32 = 16;
 /// Length of a SETUP's time slot.
