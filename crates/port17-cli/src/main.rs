@@ -1,2 +1,45 @@
-//! The command `port17`.
-fn main() {}
+//! The command `port17`: arguments, output and exit codes. What it does is in the library.
+
+mod arguments;
+mod bottle;
+mod check;
+mod daemon;
+mod demo;
+mod environment;
+mod failure;
+mod init;
+mod output;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Command};
+use failure::Failure;
+use output::Output;
+use settings::Settings;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let output = Output::new(arguments.json);
+    match run(arguments, output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => output.fail(&failure),
+    }
+}
+
+fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+    let is_daemon = matches!(arguments.command, Command::Node(_) | Command::Client(_));
+    output::start_log(arguments.verbose, is_daemon);
+    let settings = Settings::new(arguments.config, arguments.control);
+    match arguments.command {
+        Command::Init => init::run(&settings, output),
+        Command::Node(daemon) => daemon::run_node(&settings, &daemon),
+        Command::Client(daemon) => daemon::run_client(&settings, &daemon),
+        Command::Demo(demo) => daemon::block_on(demo::run(demo, output))?,
+        Command::Bottle(command) => bottle::run(command, &settings, output),
+        Command::Check => check::run(&settings, output),
+        Command::Env => daemon::block_on(environment::run(&settings, output))?,
+    }
+}

@@ -20,6 +20,10 @@ pub const GROUP_CHARS: usize = 32;
 pub const SOFTWARE_BYTES: usize = 32;
 /// Unknown fields of a Bottle that are kept: room for the future, not for a payload.
 pub const UNKNOWN_FIELDS: usize = 16;
+/// How deep the value of an unknown field may nest: an array of maps of arrays, say.
+pub const UNKNOWN_DEPTH: usize = 4;
+/// Pairs of Bottles that show two truths under one seq: enough to spread them, too few to fill memory with.
+pub const EQUIVOCATIONS: usize = 256;
 /// Bottles a Bottlerack holds.
 pub const BOTTLERACK_BOTTLES: usize = 32_768;
 
@@ -55,7 +59,9 @@ pub const MAX_WINDOW_CELLS: u64 = 512;
 /// What an idle circuit keeps.
 pub const IDLE_WINDOW_CELLS: u64 = 4;
 /// Breaches of credit by one link in ten minutes that close it.
-pub const CREDIT_BREACHES: u32 = 3;
+pub const CREDIT_BREACHES: usize = 3;
+/// How long a breach of credit is remembered.
+pub const CREDIT_BREACH_MS: u64 = 600_000;
 /// Streams of one circuit.
 pub const CIRCUIT_STREAMS: usize = 256;
 /// Dials of one circuit that are under way at an exit.
@@ -64,6 +70,10 @@ pub const CIRCUIT_DIALS: usize = 64;
 pub const SETUP_QUEUE: usize = 4096;
 /// Stamps in one circuit key's replay cache: 2.4 h at 200 SETUP/s; full means refuse.
 pub const REPLAY_STAMPS: usize = 2_000_000;
+/// Stamps of one replay cache whose slot is still to come: a share, so that SETUPs from the future, refused anyway, cannot fill it.
+pub const REPLAY_EARLY_STAMPS: usize = 250_000;
+/// Circuit keys a node holds at once: a life of 30 h at a new one every 6 h needs 6; above it the oldest goes early.
+pub const CIRCUIT_KEYS: usize = 16;
 
 // ---- Streams (spec 06, 3) ----
 
@@ -75,8 +85,27 @@ pub const STREAM_MAX_WINDOW_BYTES: u64 = 4 * 1024 * 1024;
 pub const CIRCUIT_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
 /// What an edge reads from a socket at once.
 pub const EDGE_READ_BYTES: usize = 256 * 1024;
+/// Bytes read from a socket that wait to be sent, per stream: one read ahead, so that a slow circuit does not fill memory.
+pub const STREAM_QUEUE_BYTES: u64 = 256 * 1024;
+/// Bytes of one stream before the next one's turn: 8 full cells.
+pub const STREAM_QUANTUM_BYTES: usize = 16 * 1024;
+/// OPEN or OPENED: the longest host name and its header fit.
+pub const SMALL_MESSAGE_BYTES: usize = 5 + HOST_NAME_BYTES;
+/// How long a closed stream's late messages are ignored; afterwards they are junk.
+pub const CLOSED_STREAM_MS: u64 = 30_000;
+/// OPENs of one circuit in a second.
+pub const OPENS_PER_SECOND: u64 = 4_000;
+/// OPENs of one circuit at once.
+pub const OPENS_BURST: u64 = 1_000;
 /// A host name in OPEN (DNS).
 pub const HOST_NAME_BYTES: usize = 255;
+
+// ---- Routes (spec 08) ----
+
+/// Walks drawn for one route before the search goes through them one by one.
+pub const ROUTE_TRIES: usize = 256;
+/// Steps of that search: some ten milliseconds.
+pub const ROUTE_STEPS: usize = 500_000;
 
 // ---- Client side ----
 

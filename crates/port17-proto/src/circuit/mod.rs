@@ -1,7 +1,12 @@
 //! Circuits: setup, onion layers, hops, streams (spec 06).
 
 pub mod created;
+pub mod depth;
+pub mod keyring;
+pub mod message;
+pub mod mux;
 pub mod onion;
 pub mod origin;
 pub mod replay;
+pub mod schedule;
 pub mod setup;

@@ -5,14 +5,18 @@ use super::{CryptoError, Secret};
 /// Bytes that sealing adds.
 pub const TAG_BYTES: usize = 16;
 
-/// AES-256-GCM under one key. The caller never uses a nonce twice: counters are never sent and never reset (spec 06, 2).
+/// AES-256-GCM under one key, zeroised on drop (by the library). The caller never uses a nonce twice: counters are never sent and never reset (spec 06, 2).
 pub struct AeadKey(LessSafeKey);
 
 impl AeadKey {
     /// Expands the key schedule.
     pub fn new(key: &Secret<32>) -> Self {
+        Self::from_bytes(key.expose())
+    }
+
+    pub(super) fn from_bytes(key: &[u8; 32]) -> Self {
         // 32 bytes are the one length AES-256 takes, so `new` cannot fail.
-        let unbound = UnboundKey::new(&AES_256_GCM, key.expose()).expect("a 32-byte key fits AES-256");
+        let unbound = UnboundKey::new(&AES_256_GCM, key).expect("a 32-byte key fits AES-256");
         Self(LessSafeKey::new(unbound))
     }
 
@@ -46,5 +50,15 @@ impl AeadKey {
         }
         let nonce = Nonce::assume_unique_for_key(nonce);
         self.0.open_separate_gather(nonce, Aad::from(aad), ciphertext, tag, out).map_err(|_| CryptoError)
+    }
+
+    /// Seals `plaintext` into `out` = ciphertext ‖ tag, which has exactly 16 bytes more; one pass, no copy.
+    ///
+    /// # Errors
+    /// When the lengths do not fit.
+    pub fn seal_into(&self, nonce: [u8; 12], aad: &[u8], plaintext: &[u8], out: &mut [u8]) -> Result<(), CryptoError> {
+        let (ciphertext, tag) = out.split_last_chunk_mut::<TAG_BYTES>().ok_or(CryptoError)?;
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        self.0.seal_out_of_place_scatter(nonce, Aad::from(aad), plaintext, ciphertext, &[], tag).map_err(|_| CryptoError)
     }
 }

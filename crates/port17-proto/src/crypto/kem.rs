@@ -56,31 +56,49 @@ impl KemPublicKey {
         backend: KemBackend,
         entropy: &mut Entropy,
     ) -> Result<([u8; CIPHERTEXT_BYTES], Secret<32>), CryptoError> {
-        let (ml_public, x_public) = self.halves();
-        let mut ct = [0; CIPHERTEXT_BYTES];
-        let (ct_ml, ct_x) = ct.split_at_mut(ML_CIPHERTEXT_BYTES);
-        let ss_ml = match backend {
-            KemBackend::AwsLc => {
+        match backend {
+            KemBackend::AwsLc => self.encapsulate_with(&EphemeralKey::generate(entropy), |ml_public, ct_ml| {
                 let key = EncapsulationKey::new(&ML_KEM_768, ml_public).map_err(|_| CryptoError)?;
                 let (ciphertext, shared) = key.encapsulate().map_err(|_| CryptoError)?;
                 ct_ml.copy_from_slice(ciphertext.as_ref());
-                secret_from(shared.as_ref())?
+                secret_from(shared.as_ref())
+            }),
+            KemBackend::Seeded => self.encapsulate_from_seed(&entropy.secret()),
+        }
+    }
+
+    /// Encapsulates with the randomness of a seed (ML-KEM's m 32 ‖ the X25519 secret 32), by the seeded backend.
+    ///
+    /// # Errors
+    /// When the key is not a valid one.
+    pub fn encapsulate_from_seed(&self, seed: &Secret<64>) -> Result<([u8; CIPHERTEXT_BYTES], Secret<32>), CryptoError> {
+        let (m, x) = seed.expose().split_at(32);
+        let ephemeral = EphemeralKey::from_secret(&secret_from(x)?);
+        self.encapsulate_with(&ephemeral, |ml_public, ct_ml| {
+            type Key = <MlKem768 as KemCore>::EncapsulationKey;
+            let key = Key::from_bytes(ml_public.into());
+            // A public key that does not re-encode to itself is not canonical (FIPS 203, 7.2); aws-lc-rs checks the same.
+            if key.as_bytes().as_slice() != ml_public {
+                return Err(CryptoError);
             }
-            KemBackend::Seeded => {
-                type Key = <MlKem768 as KemCore>::EncapsulationKey;
-                let key = Key::from_bytes(ml_public.into());
-                // A public key that does not re-encode to itself is not canonical (FIPS 203, 7.2); aws-lc-rs checks the same.
-                if key.as_bytes().as_slice() != ml_public {
-                    return Err(CryptoError);
-                }
-                let mut m = B32::from(entropy.bytes::<32>());
-                let (ciphertext, shared) = key.encapsulate_deterministic(&m).map_err(|()| CryptoError)?;
-                m.zeroize();
-                ct_ml.copy_from_slice(&ciphertext);
-                secret_from(&shared)?
-            }
-        };
-        let ephemeral = EphemeralKey::generate(entropy);
+            let m: &B32 = m.try_into().map_err(|_| CryptoError)?;
+            let (ciphertext, mut shared) = key.encapsulate_deterministic(m).map_err(|()| CryptoError)?;
+            ct_ml.copy_from_slice(&ciphertext);
+            let secret = secret_from(&shared);
+            shared.zeroize();
+            secret
+        })
+    }
+
+    fn encapsulate_with(
+        &self,
+        ephemeral: &EphemeralKey,
+        encapsulate_ml: impl FnOnce(&[u8; ML_PUBLIC_BYTES], &mut [u8]) -> Result<Secret<32>, CryptoError>,
+    ) -> Result<([u8; CIPHERTEXT_BYTES], Secret<32>), CryptoError> {
+        let (ml_public, x_public) = self.halves();
+        let mut ct = [0; CIPHERTEXT_BYTES];
+        let (ct_ml, ct_x) = ct.split_at_mut(ML_CIPHERTEXT_BYTES);
+        let ss_ml = encapsulate_ml(ml_public, ct_ml)?;
         ct_x.copy_from_slice(ephemeral.public());
         let ss_x = ephemeral.exchange(x_public)?;
         let shared = combine(&ss_ml, &ss_x, ephemeral.public(), x_public);
@@ -118,24 +136,40 @@ impl KemSecretKey {
         }
     }
 
-    /// The key of an X-Wing seed: SHAKE256(seed) gives d ‖ z ‖ the X25519 secret.
+    /// The key of an X-Wing seed, in the seeded backend.
+    ///
+    /// # Errors
+    /// As [`Self::from_seed_on`].
+    pub fn from_seed(seed: &Secret<32>) -> Result<Self, CryptoError> {
+        Self::from_seed_on(KemBackend::Seeded, seed)
+    }
+
+    /// The key of an X-Wing seed: SHAKE256(seed) gives d 32 ‖ z 32 ‖ the X25519 secret 32.
     ///
     /// # Errors
     /// Never for a seed of 32 bytes; the type follows [`Self::generate`].
-    pub fn from_seed(seed: &Secret<32>) -> Result<Self, CryptoError> {
+    pub fn from_seed_on(backend: KemBackend, seed: &Secret<32>) -> Result<Self, CryptoError> {
         let mut shake = Shake256::default();
         shake.update(seed.expose());
         let mut reader = shake.finalize_xof();
-        let (mut d, mut z, mut x) = (B32::default(), B32::default(), [0; 32]);
+        let (mut d, mut z) = (B32::default(), B32::default());
         reader.read(&mut d);
         reader.read(&mut z);
-        reader.read(&mut x);
+        let x = EphemeralKey::from_secret(&Secret::filled(|out| reader.read(out)));
         let (ml, ml_public) = MlKem768::generate_deterministic(&d, &z);
         d.zeroize();
         z.zeroize();
-        let x = EphemeralKey::from_secret(&Secret::new(x));
         let public = join(&ml_public.as_bytes(), &x)?;
-        Ok(Self { ml: MlSecret::Seeded(Box::new(ml)), x, public })
+        let ml = match backend {
+            KemBackend::AwsLc => {
+                let mut bytes = ml.as_bytes();
+                let key = DecapsulationKey::new(&ML_KEM_768, &bytes);
+                bytes.zeroize();
+                MlSecret::AwsLc(key.map_err(|_| CryptoError)?)
+            }
+            KemBackend::Seeded => MlSecret::Seeded(Box::new(ml)),
+        };
+        Ok(Self { ml, x, public })
     }
 
     /// The public half.
@@ -155,8 +189,10 @@ impl KemSecretKey {
                 secret_from(shared.as_ref())?
             }
             MlSecret::Seeded(key) => {
-                let shared = key.decapsulate(ct_ml.try_into().map_err(|_| CryptoError)?).map_err(|()| CryptoError)?;
-                secret_from(&shared)?
+                let mut shared = key.decapsulate(ct_ml.try_into().map_err(|_| CryptoError)?).map_err(|()| CryptoError)?;
+                let secret = secret_from(&shared);
+                shared.zeroize();
+                secret?
             }
         };
         let ct_x: &[u8; 32] = ct_x.try_into().map_err(|_| CryptoError)?;
@@ -176,7 +212,8 @@ fn join(ml_public: &[u8], x: &EphemeralKey) -> Result<KemPublicKey, CryptoError>
 }
 
 fn secret_from(bytes: &[u8]) -> Result<Secret<32>, CryptoError> {
-    Ok(Secret::new(bytes.try_into().map_err(|_| CryptoError)?))
+    let bytes: &[u8; 32] = bytes.try_into().map_err(|_| CryptoError)?;
+    Ok(Secret::filled(|out| out.copy_from_slice(bytes)))
 }
 
 fn combine(ss_ml: &Secret<32>, ss_x: &Secret<32>, ct_x: &[u8; 32], pk_x: &[u8; 32]) -> Secret<32> {
@@ -184,7 +221,5 @@ fn combine(ss_ml: &Secret<32>, ss_x: &Secret<32>, ct_x: &[u8; 32], pk_x: &[u8; 3
     for part in [&ss_ml.expose()[..], ss_x.expose(), ct_x, pk_x, LABEL] {
         context.update(part);
     }
-    let mut out = [0; 32];
-    out.copy_from_slice(context.finish().as_ref());
-    Secret::new(out)
+    Secret::filled(|out| out.copy_from_slice(context.finish().as_ref()))
 }

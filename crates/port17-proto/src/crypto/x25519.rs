@@ -1,6 +1,6 @@
 use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
 
-use super::{CryptoError, Entropy, Secret};
+use super::{CryptoError, Entropy, Secret, same};
 
 /// An X25519 public key.
 pub type ExchangePublicKey = [u8; 32];
@@ -37,11 +37,11 @@ impl EphemeralKey {
     /// When it would be zero: `peer` is of small order.
     pub fn exchange(&self, peer: &ExchangePublicKey) -> Result<Secret<32>, CryptoError> {
         let peer = UnparsedPublicKey::new(&X25519, peer);
-        let shared = agree(&self.private, peer, CryptoError, |shared| {
-            let mut out = [0; 32];
-            out.copy_from_slice(shared);
-            Ok(Secret::new(out))
+        let shared: Secret<32> = agree(&self.private, peer, CryptoError, |shared| {
+            let shared: &[u8; 32] = shared.try_into().map_err(|_| CryptoError)?;
+            Ok(Secret::filled(|out| out.copy_from_slice(shared)))
         })?;
-        if shared.expose().iter().all(|byte| *byte == 0) { Err(CryptoError) } else { Ok(shared) }
+        // The library refuses zero as well; the rule is ours (spec 02, 4), so it does not rest on that.
+        if same(shared.expose(), &[0; 32]).is_ok() { Err(CryptoError) } else { Ok(shared) }
     }
 }

@@ -179,6 +179,26 @@ registry! {
 }
 
 registry! {
+    /// Which way a cell goes, as its nonce and AAD name it (spec 06, 2).
+    Direction {
+        /// Away from the client.
+        Forward = 0,
+        /// Towards the client.
+        Backward = 1,
+    }
+}
+
+registry! {
+    /// What is under an onion layer (spec 06, 2).
+    CellKind {
+        /// The next hop's layer.
+        Next = 0,
+        /// Messages for this hop.
+        Message = 1,
+    }
+}
+
+registry! {
     /// Who speaks on a lane (spec 05, 4).
     Role {
         /// A node: its key is in its Bottle.
@@ -207,6 +227,86 @@ registry! {
         Local = 1,
     }
 }
+
+registry! {
+    /// Keys of a Bottle's payload (spec 04, 2).
+    BottleKey {
+        /// The cryptographic suite, [`SUITE`].
+        Suite = 1,
+        /// The identity public key.
+        Identity = 2,
+        /// The sequence number.
+        Seq = 3,
+        /// Who it is for, [`Scope`].
+        Scope = 4,
+        /// The label of the PortName.
+        Label = 5,
+        /// Operator or family; absent for none.
+        Group = 6,
+        /// The link key.
+        LinkKey = 7,
+        /// When the link key ends, Unix seconds.
+        LinkKeyExpiry = 8,
+        /// The link key that comes next; absent for none.
+        NextLinkKey = 9,
+        /// The circuit key.
+        CircuitKey = 10,
+        /// When the circuit key ends, Unix seconds.
+        CircuitKeyNotAfter = 11,
+        /// Where the node listens; absent for a hidden node.
+        Addresses = 12,
+        /// Where its exit's connections come from; absent for none.
+        Egress = 13,
+        /// Its links, packed; absent for none.
+        Links = 14,
+        /// The compiled exit policy; absent for no exit.
+        ExitPolicy = 15,
+        /// How busy it is, 0..=3.
+        Load = 16,
+        /// Bits, see [`BOTTLE_FLAG_DRAINING`] and [`BOTTLE_FLAG_METERED`].
+        Flags = 17,
+        /// The lowest and the highest protocol version.
+        Protocol = 18,
+        /// The software's name and version.
+        Software = 19,
+    }
+}
+
+/// First element of a Bottle's envelope.
+pub const BOTTLE_ENVELOPE: u8 = 1;
+/// The node takes no new circuits.
+pub const BOTTLE_FLAG_DRAINING: u16 = 1;
+/// The node's traffic costs its operator money.
+pub const BOTTLE_FLAG_METERED: u16 = 2;
+/// The highest of the four classes of load.
+pub const BOTTLE_LOAD_MAX: u8 = 3;
+/// Length of one link in a Bottle: prefix of the NodeID, round trip, capacity.
+pub const BOTTLE_LINK_BYTES: usize = 8 + 1 + 1;
+/// Round trip or capacity that is not known.
+pub const MEASURE_UNKNOWN: u8 = 255;
+
+registry! {
+    /// Which addresses a rule of a compiled exit policy is about: bits 4..3 of its head (spec 07, 2).
+    PolicyNet {
+        /// All.
+        Any = 0,
+        /// An IPv4 prefix.
+        V4 = 1,
+        /// An IPv6 prefix.
+        V6 = 2,
+        /// All that are not public.
+        Private = 3,
+    }
+}
+
+/// Head of a rule of a compiled exit policy: accepts, else rejects (spec 07, 2).
+pub const POLICY_ACCEPT: u8 = 0x80;
+/// Head of a rule: where the protocol stands, 0 for any, else [`StreamProtocol`], in two bits.
+pub const POLICY_PROTOCOL_SHIFT: u8 = 5;
+/// Head of a rule: where [`PolicyNet`] stands, in two bits.
+pub const POLICY_NET_SHIFT: u8 = 3;
+/// Head of a rule: how many port ranges follow, 0 for all ports.
+pub const POLICY_PORTS_MASK: u8 = 0x07;
 
 registry! {
     /// Why a lane closes (spec 05, 4).
@@ -260,6 +360,14 @@ pub const CELL_LAYER_BYTES: usize = 1 + 16;
 pub const MESSAGE_BYTES: usize = BODY_BYTES - CELL_LAYER_BYTES * MAX_HOPS;
 /// Length of a message's header in a cell: type, stream, length.
 pub const MESSAGE_HEADER_BYTES: usize = 5;
+/// Flag of a forward CELL: sealed with the keys of CREATED, not with those of SETUP. Backward cells have no flags.
+pub const CELL_FLAG_FRESH: u8 = 1;
+/// Length of a circuit key's id.
+pub const KEY_ID_BYTES: usize = 8;
+/// Length of a hop's confirmation in CREATED.
+pub const CONFIRMATION_BYTES: usize = 16;
+/// Length of a SETUP's stamp in a replay cache.
+pub const STAMP_BYTES: usize = 16;
 /// Cells under one key generation: the counter's high part counts generations.
 pub const REKEY_SHIFT: u32 = 16;
 /// Length of a SETUP's time slot.

@@ -1,0 +1,111 @@
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A privacy mesh network.
+#[derive(Debug, Parser)]
+#[command(name = "port17", version, about, after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    /// The configuration file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The control socket of a daemon, instead of the configured one
+    #[arg(long, global = true, value_name = "SOCKET")]
+    pub(crate) control: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Log more; twice: much more. PORT17_LOG sets it by module
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 configuration, 4 no network, 5 no route, \
+                          6 resource or permission, 130 interrupted";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make keys and a commented configuration where they are missing; print NodeID and PortName
+    Init,
+    /// Run a node: keep links, forward cells
+    Node(DaemonArguments),
+    /// Run a client: a SOCKS and HTTP proxy that leads into the mesh
+    Client(DaemonArguments),
+    /// Run a whole mesh on this machine and download through it
+    Demo(DemoArguments),
+    /// Look at Bottles, the nodes' signed records
+    #[command(subcommand)]
+    Bottle(BottleCommand),
+    /// Check configuration, keys, Bottles and ports; change nothing
+    Check,
+    /// Print the shell lines that lead programs into the running client
+    Env,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DaemonArguments {
+    /// End when standard input ends, as it does when the starting process dies
+    #[arg(long, hide = true)]
+    pub(crate) until_stdin_ends: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArguments {
+    /// End after the download
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Run every node and the client as a process of its own
+    #[arg(long)]
+    pub(crate) processes: bool,
+    /// Nodes
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub(crate) nodes: u8,
+    /// Hops of the route; fewer than 3 are for measuring only
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=6))]
+    pub(crate) hops: u8,
+    /// Write a JSON file with all addresses and process ids once the download is done
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BottleCommand {
+    /// Print what a Bottle says
+    Show {
+        /// The file, - for standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Check signature, bounds and age
+    Verify {
+        /// The files, - for standard input
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Write this node's own Bottle to standard output
+    Export {
+        /// Write to a file instead
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Verify Bottles and put the newest of each node into the configured directory
+    Import {
+        /// The files, - for standard input
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

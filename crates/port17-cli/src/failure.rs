@@ -1,0 +1,84 @@
+use std::fmt;
+use std::io;
+
+use port17::config::ConfigError;
+use port17::control::ControlError;
+use port17::daemon::DaemonError;
+use port17::keystore::KeystoreError;
+
+/// Why a command ended without success; its number is the process's exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// Anything else.
+    Failed = 1,
+    /// The command line.
+    Usage = 2,
+    /// The configuration, or what it names.
+    Configuration = 3,
+    /// No daemon, no links.
+    NoNetwork = 4,
+    /// Links, but no route.
+    #[allow(dead_code, reason = "the daemon's errors bring it")]
+    NoRoute = 5,
+    /// Ports, files, memory, permission.
+    Resource = 6,
+    /// Ctrl-C.
+    Interrupted = 130,
+}
+
+/// A failed command, with what failed, why, and what to do.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) kind: Kind,
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: Kind, message: impl fmt::Display) -> Self {
+        Self { kind, message: message.to_string() }
+    }
+
+    /// A failed operation on a file or a socket.
+    pub(crate) fn system(what: impl fmt::Display, error: &io::Error) -> Self {
+        Self::new(Kind::Resource, format_args!("{what}: {error}"))
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::new(Kind::Configuration, error)
+    }
+}
+
+impl From<KeystoreError> for Failure {
+    fn from(error: KeystoreError) -> Self {
+        let kind = match &error {
+            KeystoreError::Damaged { .. } => Kind::Configuration,
+            KeystoreError::Io { .. } | KeystoreError::Open { .. } | KeystoreError::Owner { .. } | KeystoreError::InUse { .. } => {
+                Kind::Resource
+            }
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        let kind = match &error {
+            ControlError::NoDaemon { .. } => Kind::NoNetwork,
+            ControlError::Io { .. } | ControlError::InUse { .. } => Kind::Resource,
+            ControlError::Answer { .. } => Kind::Failed,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<DaemonError> for Failure {
+    fn from(error: DaemonError) -> Self {
+        let kind = match &error {
+            DaemonError::Absent => Kind::Failed,
+        };
+        Self::new(kind, error)
+    }
+}

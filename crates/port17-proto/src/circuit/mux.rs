@@ -1,0 +1,804 @@
+//! The streams of one circuit at one of its edges, client or exit (spec 06, 3).
+//!
+//! Bytes from sockets wait in a queue per stream, under the stream's window, until [`Mux::fill`] packs them into cells: messages
+//! first, then data in turns. Bytes from cells wait per stream until the application takes them; what it has consumed is given back
+//! as WINDOW. One slow stream stops nobody but itself, until all streams together hold [`CIRCUIT_WINDOW_BYTES`]: then the circuit
+//! gives no credit.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::message::{Area, CellReader, Junk, Message, Piece, Target, encode, header};
+use crate::ids::StreamId;
+use crate::lane::credit::{CreditError, Granter};
+use crate::limits::{
+    CIRCUIT_DIALS, CIRCUIT_STREAMS, CIRCUIT_WINDOW_BYTES, CLOSED_STREAM_MS, OPENS_BURST, OPENS_PER_SECOND,
+    STREAM_FIRST_WINDOW_BYTES, STREAM_MAX_WINDOW_BYTES, STREAM_QUANTUM_BYTES, STREAM_QUEUE_BYTES,
+};
+use crate::wire::registry::{CellType, MESSAGE_BYTES, MESSAGE_HEADER_BYTES, ResetCode, StreamProtocol};
+
+/// Which edge this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Opens streams, with odd ids.
+    Client,
+    /// Answers them.
+    Exit,
+}
+
+/// Something the shell must act on; drained after each call.
+#[derive(Debug, PartialEq, Eq)]
+pub enum MuxEvent {
+    /// A stream is to be opened (exit only).
+    Open(StreamId, Target),
+    /// The stream's state changed: look at it again.
+    Changed(StreamId),
+    /// There is something to pack.
+    Outgoing,
+    /// Credit to be sent for the circuit: cells permitted so far.
+    Credit(u64),
+}
+
+/// What became of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamState {
+    /// OPEN is under way.
+    Opening,
+    /// OPENED was sent or came.
+    Open,
+    /// Reset by either side.
+    Over(ResetCode),
+    /// Ended by both sides in order, or never known.
+    Ended,
+}
+
+/// No stream can be opened on this circuit: use another one of the same isolation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the circuit has no stream left")]
+pub struct Exhausted;
+
+/// Bytes taken for the application.
+pub struct Received {
+    /// The bytes, in order.
+    pub chunks: Vec<Vec<u8>>,
+    /// The peer will send no more.
+    pub fin: bool,
+}
+
+struct Stream {
+    state: StreamState,
+    outgoing: VecDeque<Vec<u8>>,
+    /// Bytes of the first chunk that are packed already.
+    packed: usize,
+    queued: u64,
+    sent: u64,
+    permitted: u64,
+    fin_wanted: bool,
+    fin_sent: bool,
+    in_round: bool,
+    incoming: VecDeque<Vec<u8>>,
+    received: u64,
+    consumed: u64,
+    window: u64,
+    granted: u64,
+    granted_at_ms: u64,
+    fin_received: bool,
+    fin_taken: bool,
+}
+
+impl Stream {
+    fn new(now_ms: u64) -> Self {
+        Self {
+            state: StreamState::Opening,
+            outgoing: VecDeque::new(),
+            packed: 0,
+            queued: 0,
+            sent: 0,
+            permitted: STREAM_FIRST_WINDOW_BYTES,
+            fin_wanted: false,
+            fin_sent: false,
+            in_round: false,
+            incoming: VecDeque::new(),
+            received: 0,
+            consumed: 0,
+            window: STREAM_FIRST_WINDOW_BYTES,
+            granted: STREAM_FIRST_WINDOW_BYTES,
+            granted_at_ms: now_ms,
+            fin_received: false,
+            fin_taken: false,
+        }
+    }
+
+    fn has_outgoing(&self) -> bool {
+        (self.queued > 0 && self.sent < self.permitted) || (self.fin_wanted && !self.fin_sent && self.queued == 0)
+    }
+
+    fn is_done(&self) -> bool {
+        self.fin_sent && self.fin_taken && self.consumed == self.received
+    }
+}
+
+struct Closed {
+    at_ms: u64,
+    code: Option<ResetCode>,
+}
+
+/// See the module's text. Times are milliseconds of one monotone clock.
+pub struct Mux {
+    side: Side,
+    streams: BTreeMap<StreamId, Stream>,
+    closed: BTreeMap<StreamId, Closed>,
+    last_id: u16,
+    dialling: usize,
+    opens: u64,
+    opens_at_ms: u64,
+    round: VecDeque<StreamId>,
+    messages: VecDeque<Vec<u8>>,
+    /// A message that the end of the last cell cut, and what of it is packed.
+    cut: Option<(Vec<u8>, usize)>,
+    /// DATA whose header is packed: bytes still missing.
+    promised: Option<(StreamId, usize)>,
+    undelivered: u64,
+    windows: u64,
+    granter: Granter,
+    withheld_cells: u64,
+    growth_ms: u64,
+    events: Vec<MuxEvent>,
+}
+
+impl Mux {
+    /// A circuit without streams. `granter` permits the cells that arrive here; `growth_ms`: see [`Granter::drained`].
+    pub fn new(side: Side, granter: Granter, growth_ms: u64) -> Self {
+        Self {
+            side,
+            streams: BTreeMap::new(),
+            closed: BTreeMap::new(),
+            last_id: 0,
+            dialling: 0,
+            opens: OPENS_BURST,
+            opens_at_ms: 0,
+            round: VecDeque::new(),
+            messages: VecDeque::new(),
+            cut: None,
+            promised: None,
+            undelivered: 0,
+            windows: 0,
+            granter,
+            withheld_cells: 0,
+            growth_ms,
+            events: Vec::new(),
+        }
+    }
+
+    /// What the shell must act on, in order.
+    pub fn drain_events(&mut self) -> std::vec::Drain<'_, MuxEvent> {
+        self.events.drain(..)
+    }
+
+    /// Streams that are not over.
+    pub fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    // ---- The application's side ----
+
+    /// Opens a stream (client); `first_data` travels behind the OPEN.
+    ///
+    /// # Errors
+    /// When all ids or all 256 places are used.
+    pub fn open(&mut self, target: &Target, first_data: Vec<u8>, now_ms: u64) -> Result<StreamId, Exhausted> {
+        let next = if self.last_id == 0 { Some(1) } else { self.last_id.checked_add(2) };
+        let id = next.filter(|_| self.streams.len() < CIRCUIT_STREAMS).ok_or(Exhausted)?;
+        self.last_id = id;
+        let id = StreamId(id);
+        self.add(id, now_ms);
+        self.push_message(id, &Message::Open { protocol: StreamProtocol::Tcp, target: target.clone() });
+        self.push_data(id, first_data);
+        Ok(id)
+    }
+
+    /// Answers OPEN (exit).
+    pub fn opened(&mut self, id: StreamId, ip: std::net::IpAddr, ttl_s: u32) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.state == StreamState::Opening {
+            stream.state = StreamState::Open;
+            self.dialling -= 1;
+            self.push_message(id, &Message::Opened { ip, ttl_s });
+        }
+    }
+
+    /// Ends a stream both ways at once; what waits is dropped.
+    pub fn reset(&mut self, id: StreamId, code: ResetCode, now_ms: u64) {
+        if self.streams.contains_key(&id) {
+            self.push_message(id, &Message::Reset(code));
+            self.finish(id, code, now_ms);
+        }
+    }
+
+    /// What became of a stream.
+    pub fn state(&self, id: StreamId) -> StreamState {
+        let closed = || self.closed.get(&id).and_then(|closed| closed.code).map_or(StreamState::Ended, StreamState::Over);
+        self.streams.get(&id).map_or_else(closed, |stream| stream.state)
+    }
+
+    /// Bytes that may be queued now; none when the stream is over.
+    pub fn room(&self, id: StreamId) -> Option<usize> {
+        let stream = self.streams.get(&id)?;
+        let queue = STREAM_QUEUE_BYTES.saturating_sub(stream.queued);
+        usize::try_from(queue).ok()
+    }
+
+    /// Queues bytes of the application. An empty chunk changes nothing.
+    pub fn push_data(&mut self, id: StreamId, chunk: Vec<u8>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if !chunk.is_empty() && !stream.fin_wanted {
+            stream.queued += chunk.len() as u64;
+            stream.outgoing.push_back(chunk);
+            self.enter_round(id);
+        }
+    }
+
+    /// The application sends no more.
+    pub fn push_fin(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.fin_wanted = true;
+            self.enter_round(id);
+        }
+    }
+
+    /// Takes the bytes that have come; none when the stream is over without them.
+    pub fn take(&mut self, id: StreamId) -> Option<Received> {
+        let stream = self.streams.get_mut(&id)?;
+        let chunks = stream.incoming.drain(..).collect();
+        stream.fin_taken = stream.fin_received;
+        Some(Received { chunks, fin: stream.fin_received })
+    }
+
+    /// The application has consumed this many bytes: gives WINDOW to the peer, and the circuit its withheld credit.
+    pub fn consumed(&mut self, id: StreamId, bytes: u64, now_ms: u64) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.consumed += bytes;
+        self.undelivered = self.undelivered.saturating_sub(bytes);
+        if !stream.fin_received && stream.granted - stream.consumed <= stream.window / 2 {
+            let brisk = now_ms.saturating_sub(stream.granted_at_ms) <= self.growth_ms;
+            let wider = (stream.window * 2).min(STREAM_MAX_WINDOW_BYTES);
+            if brisk && self.windows + (wider - stream.window) <= CIRCUIT_WINDOW_BYTES {
+                self.windows += wider - stream.window;
+                stream.window = wider;
+            }
+            stream.granted = stream.granted.max(stream.consumed + stream.window);
+            stream.granted_at_ms = now_ms;
+            let permitted = stream.granted;
+            self.push_message(id, &Message::Window(permitted));
+        }
+        self.release_withheld(now_ms);
+        self.retire(id, now_ms);
+    }
+
+    /// Forgets a stream that both sides ended in order.
+    fn retire(&mut self, id: StreamId, now_ms: u64) {
+        if self.streams.get(&id).is_some_and(Stream::is_done) {
+            self.remove(id, None, now_ms);
+        }
+    }
+
+    // ---- The circuit's side: what goes out ----
+
+    /// Whether [`Self::fill`] would pack something.
+    pub fn has_outgoing(&self) -> bool {
+        self.cut.is_some() || self.promised.is_some() || !self.messages.is_empty() || !self.round.is_empty()
+    }
+
+    /// Packs one cell; false when there was nothing. What is not used is zero.
+    pub fn fill(&mut self, area: &mut Area, now_ms: u64) -> bool {
+        let mut at = 0;
+        while at < MESSAGE_BYTES {
+            let done = if self.promised.is_some() {
+                self.fill_data(area, &mut at, now_ms)
+            } else if self.cut.is_some() {
+                self.fill_message(area, &mut at);
+                true
+            } else if MESSAGE_BYTES - at < MESSAGE_HEADER_BYTES {
+                false
+            } else if let Some(message) = self.messages.pop_front() {
+                self.cut = Some((message, 0));
+                true
+            } else {
+                self.begin_data(area, &mut at, now_ms)
+            };
+            if !done {
+                break;
+            }
+        }
+        area[at..].fill(0);
+        at > 0
+    }
+
+    fn fill_message(&mut self, area: &mut Area, at: &mut usize) {
+        let Some((message, packed)) = &mut self.cut else { return };
+        let length = (message.len() - *packed).min(MESSAGE_BYTES - *at);
+        area[*at..*at + length].copy_from_slice(&message[*packed..*packed + length]);
+        *at += length;
+        *packed += length;
+        if *packed == message.len() {
+            self.cut = None;
+        }
+    }
+
+    /// Packs the header of the next stream's DATA, or its FIN.
+    fn begin_data(&mut self, area: &mut Area, at: &mut usize, now_ms: u64) -> bool {
+        let alone = self.round.len() == 1;
+        let Some(id) = self.round.pop_front() else { return false };
+        let Some(stream) = self.streams.get_mut(&id) else { return true };
+        stream.in_round = false;
+        let most = if alone { usize::from(u16::MAX) } else { STREAM_QUANTUM_BYTES };
+        let length = stream.queued.min(stream.permitted.saturating_sub(stream.sent)).min(most as u64);
+        let (kind, length) = match u16::try_from(length) {
+            Ok(0) | Err(_) if stream.fin_wanted && !stream.fin_sent && stream.queued == 0 => (CellType::Fin, 0),
+            Ok(0) | Err(_) => return true,
+            Ok(length) => (CellType::Data, length),
+        };
+        area[*at..*at + MESSAGE_HEADER_BYTES].copy_from_slice(&header(kind, id, length));
+        *at += MESSAGE_HEADER_BYTES;
+        if kind == CellType::Fin {
+            stream.fin_sent = true;
+            self.events.push(MuxEvent::Changed(id));
+            self.retire(id, now_ms);
+        } else {
+            stream.sent += u64::from(length);
+            self.promised = Some((id, usize::from(length)));
+        }
+        true
+    }
+
+    fn fill_data(&mut self, area: &mut Area, at: &mut usize, now_ms: u64) -> bool {
+        let Some((id, missing)) = self.promised else { return false };
+        let length = missing.min(MESSAGE_BYTES - *at);
+        let room = &mut area[*at..*at + length];
+        match self.streams.get_mut(&id) {
+            Some(stream) => stream.pack(room),
+            // The stream was reset in the middle of its DATA: the promised bytes must still come, as zeros.
+            None => room.fill(0),
+        }
+        *at += length;
+        self.promised = (missing > length).then_some((id, missing - length));
+        if self.promised.is_none() {
+            self.enter_round(id);
+            self.events.push(MuxEvent::Changed(id));
+            self.retire(id, now_ms);
+        }
+        true
+    }
+
+    fn enter_round(&mut self, id: StreamId) {
+        let promised = self.promised.is_some_and(|(promised, _)| promised == id);
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if !stream.in_round && !promised && stream.has_outgoing() {
+            stream.in_round = true;
+            self.round.push_back(id);
+            self.events.push(MuxEvent::Outgoing);
+        }
+    }
+
+    fn push_message(&mut self, id: StreamId, message: &Message) {
+        self.messages.push_back(encode(id, message));
+        self.events.push(MuxEvent::Outgoing);
+    }
+
+    // ---- The circuit's side: what comes in ----
+
+    /// Takes what a batch of cells held, and counts the cells as drained.
+    ///
+    /// # Errors
+    /// On junk: the circuit is to be destroyed.
+    pub fn receive(&mut self, batch: &mut Batch, now_ms: u64) -> Result<(), Junk> {
+        for item in batch.items.drain(..) {
+            match item {
+                Item::Data(id, chunk) => self.receive_data(id, chunk)?,
+                Item::Message(id, message) => self.receive_message(id, message, now_ms)?,
+            }
+        }
+        self.withheld_cells += std::mem::take(&mut batch.cells);
+        self.release_withheld(now_ms);
+        Ok(())
+    }
+
+    fn release_withheld(&mut self, now_ms: u64) {
+        if self.undelivered > CIRCUIT_WINDOW_BYTES || self.withheld_cells == 0 {
+            return;
+        }
+        let cells = std::mem::take(&mut self.withheld_cells);
+        if let Some(permitted) = self.granter.drained(cells, now_ms, self.growth_ms) {
+            self.events.push(MuxEvent::Credit(permitted));
+        }
+    }
+
+    fn receive_data(&mut self, id: StreamId, chunk: Vec<u8>) -> Result<(), Junk> {
+        let Some(stream) = self.streams.get_mut(&id) else { return self.late(id) };
+        stream.received += chunk.len() as u64;
+        if stream.received > stream.granted || stream.fin_received {
+            return Err(Junk::Window);
+        }
+        self.undelivered += chunk.len() as u64;
+        stream.incoming.push_back(chunk);
+        self.events.push(MuxEvent::Changed(id));
+        Ok(())
+    }
+
+    fn late(&self, id: StreamId) -> Result<(), Junk> {
+        if self.closed.contains_key(&id) { Ok(()) } else { Err(Junk::Stream) }
+    }
+
+    fn receive_message(&mut self, id: StreamId, message: Message, now_ms: u64) -> Result<(), Junk> {
+        if let Message::Open { protocol, target } = message {
+            return self.receive_open(id, protocol, target, now_ms);
+        }
+        let side = self.side;
+        let Some(stream) = self.streams.get_mut(&id) else { return self.late(id) };
+        match message {
+            Message::Open { .. } => return Err(Junk::Type),
+            Message::Opened { .. } => {
+                if side == Side::Exit || stream.state != StreamState::Opening {
+                    return Err(Junk::Type);
+                }
+                stream.state = StreamState::Open;
+            }
+            Message::Fin if stream.fin_received => return Err(Junk::Stream),
+            Message::Fin => stream.fin_received = true,
+            Message::Reset(code) => self.finish(id, code, now_ms),
+            Message::Window(permitted) => {
+                stream.permitted = stream.permitted.max(permitted);
+                self.enter_round(id);
+            }
+        }
+        self.events.push(MuxEvent::Changed(id));
+        Ok(())
+    }
+
+    fn receive_open(&mut self, id: StreamId, protocol: StreamProtocol, target: Target, now_ms: u64) -> Result<(), Junk> {
+        // spec 06, 3: ids of the client are odd and rise, so none is used twice.
+        if self.side == Side::Client || id.0 % 2 == 0 || id.0 <= self.last_id {
+            return Err(Junk::Stream);
+        }
+        self.last_id = id.0;
+        self.refill_opens(now_ms);
+        let room = self.streams.len() < CIRCUIT_STREAMS && self.dialling < CIRCUIT_DIALS && self.opens > 0;
+        self.add(id, now_ms);
+        self.dialling += 1;
+        if !room || protocol != StreamProtocol::Tcp {
+            let code = if room { ResetCode::Policy } else { ResetCode::Resource };
+            self.reset(id, code, now_ms);
+            return Ok(());
+        }
+        self.opens -= 1;
+        self.events.push(MuxEvent::Open(id, target));
+        Ok(())
+    }
+
+    fn refill_opens(&mut self, now_ms: u64) {
+        let earned = now_ms.saturating_sub(self.opens_at_ms).saturating_mul(OPENS_PER_SECOND) / 1000;
+        if earned > 0 {
+            self.opens = (self.opens + earned).min(OPENS_BURST);
+            self.opens_at_ms = now_ms;
+        }
+    }
+
+    /// The lane's answer to RECLAIM for this circuit.
+    ///
+    /// # Errors
+    /// When the peer lies.
+    pub fn limited(&mut self, limit: u64, now_ms: u64) -> Result<Option<u64>, CreditError> {
+        self.granter.limited(limit, now_ms)
+    }
+
+    /// Permission to ask back because the circuit is idle: the number for RECLAIM.
+    pub fn reclaim(&mut self, now_ms: u64, idle_ms: u64) -> Option<u64> {
+        self.granter.reclaim(now_ms, idle_ms)
+    }
+
+    /// Forgets streams that closed long enough ago.
+    pub fn sweep(&mut self, now_ms: u64) {
+        self.closed.retain(|_, closed| now_ms.saturating_sub(closed.at_ms) < CLOSED_STREAM_MS);
+    }
+
+    /// The circuit is over: so are all its streams.
+    pub fn close(&mut self, code: ResetCode, now_ms: u64) {
+        let ids: Vec<_> = self.streams.keys().copied().collect();
+        for id in ids {
+            self.finish(id, code, now_ms);
+        }
+        self.messages.clear();
+        self.round.clear();
+    }
+
+    // ---- The streams' life ----
+
+    fn add(&mut self, id: StreamId, now_ms: u64) {
+        self.streams.insert(id, Stream::new(now_ms));
+        self.windows += STREAM_FIRST_WINDOW_BYTES;
+    }
+
+    /// The stream is over both ways; its owner is told.
+    fn finish(&mut self, id: StreamId, code: ResetCode, now_ms: u64) {
+        self.remove(id, Some(code), now_ms);
+        self.events.push(MuxEvent::Changed(id));
+    }
+
+    fn remove(&mut self, id: StreamId, code: Option<ResetCode>, now_ms: u64) {
+        let Some(stream) = self.streams.remove(&id) else { return };
+        if self.side == Side::Exit && stream.state == StreamState::Opening {
+            self.dialling -= 1;
+        }
+        self.windows -= stream.window;
+        self.undelivered = self.undelivered.saturating_sub(stream.received - stream.consumed);
+        self.closed.insert(id, Closed { at_ms: now_ms, code });
+        self.release_withheld(now_ms);
+    }
+}
+
+impl Stream {
+    /// Moves queued bytes into `room`; as many were promised, so as many are there.
+    fn pack(&mut self, room: &mut [u8]) {
+        let mut at = 0;
+        while at < room.len() {
+            let Some(chunk) = self.outgoing.front() else { break };
+            let length = (chunk.len() - self.packed).min(room.len() - at);
+            room[at..at + length].copy_from_slice(&chunk[self.packed..self.packed + length]);
+            at += length;
+            self.packed += length;
+            if self.packed == chunk.len() {
+                self.outgoing.pop_front();
+                self.packed = 0;
+            }
+        }
+        self.queued -= at as u64;
+        room[at..].fill(0);
+    }
+}
+
+enum Item {
+    Data(StreamId, Vec<u8>),
+    Message(StreamId, Message),
+}
+
+/// What a lane's reader collects for one circuit before it hands over: the reader's side needs no lock.
+#[derive(Default)]
+pub struct Batch {
+    reader: CellReader,
+    items: Vec<Item>,
+    cells: u64,
+}
+
+/// Bytes of a chunk that further DATA of the same stream is added to.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+impl Batch {
+    /// Adds one cell.
+    ///
+    /// # Errors
+    /// On junk: the circuit is to be destroyed.
+    pub fn add(&mut self, area: &Area) -> Result<(), Junk> {
+        self.cells += 1;
+        let items = &mut self.items;
+        self.reader.read(area, |piece| {
+            match piece {
+                Piece::Message(id, message) => items.push(Item::Message(id, message)),
+                Piece::Data(id, data) => match items.last_mut() {
+                    Some(Item::Data(last, chunk)) if *last == id && chunk.len() + data.len() <= CHUNK_BYTES => {
+                        chunk.extend_from_slice(data);
+                    }
+                    Some(_) | None => {
+                        let busy = items.len() > 1 || data.len() > MESSAGE_BYTES / 2;
+                        let mut chunk = Vec::with_capacity(if busy { CHUNK_BYTES } else { data.len() });
+                        chunk.extend_from_slice(data);
+                        items.push(Item::Data(id, chunk));
+                    }
+                },
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether nothing has come since the last hand-over.
+    pub fn is_empty(&self) -> bool {
+        self.cells == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::circuit::message::Host;
+    use crate::lane::credit::Pool;
+    use crate::limits::FIRST_WINDOW_CELLS;
+
+    fn mux(side: Side) -> Mux {
+        let granter = Granter::new(Pool::new(64 << 20).reserve(FIRST_WINDOW_CELLS).unwrap(), 0);
+        Mux::new(side, granter, 10)
+    }
+
+    fn target() -> Target {
+        Target { host: Host::Name("example.org".into()), port: 80 }
+    }
+
+    /// Carries everything that waits in `from` to `to`; gives the number of cells.
+    fn carry(from: &mut Mux, to: &mut Mux, batch: &mut Batch) -> Result<usize, Junk> {
+        let (mut area, mut cells) = ([0; MESSAGE_BYTES], 0);
+        while from.fill(&mut area, 0) {
+            cells += 1;
+            batch.add(&area)?;
+        }
+        to.receive(batch, 0)?;
+        Ok(cells)
+    }
+
+    fn events(mux: &mut Mux) -> Vec<MuxEvent> {
+        mux.drain_events().filter(|event| !matches!(event, MuxEvent::Outgoing | MuxEvent::Credit(_))).collect()
+    }
+
+    fn opened_pair() -> (Mux, Mux, StreamId) {
+        let (mut client, mut exit) = (mux(Side::Client), mux(Side::Exit));
+        let id = client.open(&target(), b"GET".to_vec(), 0).unwrap();
+        carry(&mut client, &mut exit, &mut Batch::default()).unwrap();
+        assert_eq!(events(&mut exit)[0], MuxEvent::Open(id, target()));
+        exit.opened(id, "192.0.2.1".parse().unwrap(), 60);
+        carry(&mut exit, &mut client, &mut Batch::default()).unwrap();
+        assert_eq!(client.state(id), StreamState::Open);
+        (client, exit, id)
+    }
+
+    fn bytes(mux: &mut Mux, id: StreamId) -> Vec<u8> {
+        mux.take(id).map(|received| received.chunks.concat()).unwrap_or_default()
+    }
+
+    #[test]
+    fn open_carries_its_first_data_in_one_cell() {
+        let (mut client, mut exit) = (mux(Side::Client), mux(Side::Exit));
+        let id = client.open(&target(), b"hello".to_vec(), 0).unwrap();
+        assert_eq!(carry(&mut client, &mut exit, &mut Batch::default()), Ok(1));
+        assert_eq!(bytes(&mut exit, id), b"hello");
+    }
+
+    #[test]
+    fn bytes_arrive_in_order_up_to_the_window_and_go_on_after_window() {
+        let (mut client, mut exit, id) = opened_pair();
+        let sent: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
+        let (mut got, mut batch, mut back) = (Vec::new(), Batch::default(), Batch::default());
+        for chunk in sent.chunks(100_000) {
+            exit.push_data(id, chunk.to_vec());
+        }
+        carry(&mut exit, &mut client, &mut batch).unwrap();
+        let first = bytes(&mut client, id);
+        assert_eq!(first.len() as u64, STREAM_FIRST_WINDOW_BYTES, "never more than permitted");
+        client.consumed(id, first.len() as u64, 1);
+        got.extend(first);
+        for _ in 0..20 {
+            carry(&mut client, &mut exit, &mut back).unwrap();
+            carry(&mut exit, &mut client, &mut batch).unwrap();
+            let more = bytes(&mut client, id);
+            client.consumed(id, more.len() as u64, 2);
+            got.extend(more);
+        }
+        assert_eq!(got, sent);
+    }
+
+    #[test]
+    fn a_half_close_travels_as_one_and_both_end_the_stream() {
+        let (mut client, mut exit, id) = opened_pair();
+        let (mut there, mut back) = (Batch::default(), Batch::default());
+        client.push_data(id, b"question".to_vec());
+        client.push_fin(id);
+        carry(&mut client, &mut exit, &mut there).unwrap();
+        let received = exit.take(id).unwrap();
+        assert!(received.fin);
+        exit.consumed(id, 8 + 3, 0);
+        exit.push_data(id, b"answer".to_vec());
+        exit.push_fin(id);
+        carry(&mut exit, &mut client, &mut back).unwrap();
+        assert_eq!(exit.state(id), StreamState::Ended);
+        assert_eq!(bytes(&mut client, id), b"answer");
+        client.consumed(id, 6, 0);
+        assert_eq!((client.streams(), exit.streams()), (0, 0));
+    }
+
+    #[test]
+    fn streams_share_a_circuit_fairly() {
+        let (mut client, mut exit) = (mux(Side::Client), mux(Side::Exit));
+        let ids: Vec<_> = (0..4).map(|_| client.open(&target(), Vec::new(), 0).unwrap()).collect();
+        ids.iter().for_each(|id| client.push_data(*id, vec![1; 200_000]));
+        let (mut area, mut batch) = ([0; MESSAGE_BYTES], Batch::default());
+        for _ in 0..100 {
+            client.fill(&mut area, 0);
+            batch.add(&area).unwrap();
+        }
+        exit.receive(&mut batch, 0).unwrap();
+        for id in ids {
+            assert!(bytes(&mut exit, id).len() > 30_000);
+        }
+    }
+
+    #[test]
+    fn a_stream_reset_in_the_middle_of_its_data_leaves_the_others_whole() {
+        let (mut client, mut exit) = (mux(Side::Client), mux(Side::Exit));
+        let (a, b) = (client.open(&target(), vec![1; 50_000], 0).unwrap(), client.open(&target(), vec![2; 9], 0).unwrap());
+        let (mut area, mut batch) = ([0; MESSAGE_BYTES], Batch::default());
+        client.fill(&mut area, 0);
+        batch.add(&area).unwrap();
+        client.reset(a, ResetCode::Timeout, 0);
+        carry(&mut client, &mut exit, &mut batch).unwrap();
+        assert_eq!(exit.state(a), StreamState::Over(ResetCode::Timeout));
+        assert_eq!(bytes(&mut exit, b), [2; 9]);
+    }
+
+    #[test]
+    fn peers_that_break_the_rules_of_streams() {
+        let feed = |to: &mut Mux, bytes: &[u8]| {
+            let mut area = [0; MESSAGE_BYTES];
+            area[..bytes.len()].copy_from_slice(bytes);
+            let mut batch = Batch::default();
+            batch.add(&area).and_then(|()| to.receive(&mut batch, 0))
+        };
+        let open = |id: u16| encode(StreamId(id), &Message::Open { protocol: StreamProtocol::Tcp, target: target() });
+        let (mut client, mut exit, id) = opened_pair();
+        assert_eq!(feed(&mut exit, &open(id.0)), Err(Junk::Stream), "an id used twice");
+        assert_eq!(feed(&mut exit, &open(4)), Err(Junk::Stream), "an even id from the client");
+        assert_eq!(feed(&mut client, &open(2)), Err(Junk::Stream), "the exit opens nothing");
+        assert_eq!(feed(&mut exit, &encode(StreamId(77), &Message::Fin)), Err(Junk::Stream), "never opened");
+        assert_eq!(feed(&mut client, &encode(id, &Message::Opened { ip: [1; 4].into(), ttl_s: 0 })), Err(Junk::Type), "twice");
+        assert_eq!(feed(&mut client, &encode(id, &Message::Fin)), Ok(()));
+        assert_eq!(feed(&mut client, &encode(id, &Message::Fin)), Err(Junk::Stream), "FIN twice");
+    }
+
+    #[test]
+    fn late_messages_for_a_closed_stream_are_ignored_for_thirty_seconds() {
+        let (mut client, mut exit, id) = opened_pair();
+        exit.reset(id, ResetCode::Timeout, 0);
+        let mut batch = Batch::default();
+        client.push_data(id, b"late".to_vec());
+        carry(&mut client, &mut exit, &mut batch).unwrap();
+        exit.sweep(CLOSED_STREAM_MS);
+        client.push_data(id, b"too late".to_vec());
+        assert_eq!(carry(&mut client, &mut exit, &mut batch), Err(Junk::Stream));
+    }
+
+    #[test]
+    fn a_stream_window_overrun_is_junk() {
+        let (mut client, mut exit, id) = opened_pair();
+        exit.streams.get_mut(&id).unwrap().permitted = u64::MAX;
+        for _ in 0..5 {
+            exit.push_data(id, vec![0; 100_000]);
+        }
+        assert_eq!(carry(&mut exit, &mut client, &mut Batch::default()), Err(Junk::Window));
+    }
+
+    #[test]
+    fn at_most_256_streams_and_64_dials() {
+        let (mut client, mut exit) = (mux(Side::Client), mux(Side::Exit));
+        for _ in 0..CIRCUIT_STREAMS {
+            client.open(&target(), Vec::new(), 0).unwrap();
+        }
+        assert_eq!(client.open(&target(), Vec::new(), 0), Err(Exhausted));
+        carry(&mut client, &mut exit, &mut Batch::default()).unwrap();
+        let dials = events(&mut exit).iter().filter(|event| matches!(event, MuxEvent::Open(..))).count();
+        assert_eq!(dials, CIRCUIT_DIALS);
+        carry(&mut exit, &mut client, &mut Batch::default()).unwrap();
+        assert_eq!(client.streams(), CIRCUIT_DIALS, "the others were reset: resource");
+    }
+
+    #[test]
+    fn undelivered_bytes_withhold_the_circuit_s_credit() {
+        let (mut client, mut exit) = (mux(Side::Client), mux(Side::Exit));
+        let ids: Vec<_> = (0..33).map(|_| client.open(&target(), Vec::new(), 0).unwrap()).collect();
+        carry(&mut client, &mut exit, &mut Batch::default()).unwrap();
+        let mut batch = Batch::default();
+        for id in &ids {
+            exit.push_data(*id, vec![0; STREAM_FIRST_WINDOW_BYTES as usize]);
+        }
+        carry(&mut exit, &mut client, &mut batch).unwrap();
+        assert!(!client.drain_events().any(|event| matches!(event, MuxEvent::Credit(_))));
+        for id in &ids {
+            let taken = bytes(&mut client, *id).len() as u64;
+            client.consumed(*id, taken, 1);
+        }
+        assert!(client.drain_events().any(|event| matches!(event, MuxEvent::Credit(_))));
+    }
+}
