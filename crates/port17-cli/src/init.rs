@@ -4,8 +4,8 @@ use std::path::Path;
 
 use port17::bottles::BottleDirectory;
 use port17::config::Config;
-use port17::keystore::{Keystore, system_entropy};
-use port17_proto::ids::NodeId;
+use port17::keystore::{Keystore, make_private_directory, system_entropy};
+use port17_proto::portname::PortName;
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -28,22 +28,24 @@ struct Made<'a> {
 pub(crate) fn run(settings: &Settings, output: Output) -> Result<(), Failure> {
     let path = settings.path();
     let config_is_new = !path.exists();
-    let config = if config_is_new { Config::parse(&template(settings, None), &path, settings.places())? } else { settings.load()? };
+    let config =
+        if config_is_new { Config::parse(&template(settings, None), &path, settings.places())? } else { settings.load()? };
 
     let mut entropy = system_entropy().map_err(|error| Failure::system("cannot make keys", &error))?;
+    make_private_directory(&config.state)?;
     let keys = Keystore::create(&config.identity.dir)?;
     let keys_are_new = keys.identity()?.is_none();
-    let node = NodeId::of(&keys.identity_or_new(&mut entropy)?.public());
+    let node = keys.identity_or_new(&mut entropy)?.node_id();
     let bottles = BottleDirectory::new(&config.bottles);
     bottles.make().map_err(|error| Failure::system(config.bottles.display(), &error))?;
     let label = config.label_for(&node);
     if config_is_new {
-        write_new(&path, &template(settings, Some(&label)))?;
+        write_new(&path, &template(settings, Some(label.as_str())))?;
     }
 
     let made = Made {
         node_id: node.to_base32(),
-        portname: portname(&label, &node),
+        portname: PortName::of(label, &node).to_string(),
         config: &path,
         config_is_new,
         keys: &config.identity.dir,
@@ -51,11 +53,6 @@ pub(crate) fn run(settings: &Settings, output: Output) -> Result<(), Failure> {
         bottles: &config.bottles,
     };
     output.print(describe(&made), &made)
-}
-
-/// The PortName of spec 03, 2.
-fn portname(label: &str, node: &NodeId) -> String {
-    format!("{label}~{}", &node.to_base32()[..13])
 }
 
 fn describe(made: &Made<'_>) -> String {

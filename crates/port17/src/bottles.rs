@@ -72,7 +72,8 @@ impl BottleDirectory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
-        let paths = entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == ENDING));
+        let paths =
+            entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == ENDING));
         let mut paths: Vec<PathBuf> = paths.take(limits::BOTTLERACK_BOTTLES).collect();
         paths.sort();
         Ok(paths.into_iter().map(|path| BottleFile { bytes: read_bottle(&path), path }).collect())

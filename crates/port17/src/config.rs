@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use port17_proto::ids::NodeId;
 use port17_proto::limits;
+use port17_proto::policy::{ExitPolicy, Pattern};
+use port17_proto::portname::Label;
 use port17_proto::wire::registry;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
@@ -31,8 +33,8 @@ const CONFIG_BYTES: u64 = 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Config {
     /// The node's label, the readable half of its PortName; none: [`Config::label_for`] gives one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub label: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "label_as_text")]
+    pub label: Option<Label>,
     /// Operator or family, "" for none.
     pub group: String,
     /// Which set of network parameters holds.
@@ -78,9 +80,9 @@ pub struct NodeConfig {
 /// What an exit does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ExitConfig {
-    /// Rules in the exit policy language, first match, implicit reject.
+    /// Rules in the exit policy language, first match, implicit reject; each was parsed once already.
     pub policy: Vec<String>,
-    /// `prefix:ports` that the refusal of private addresses does not hold for.
+    /// `prefix:ports` that the refusal of private addresses does not hold for; each was parsed once already.
     pub danger_exit_private: Vec<String>,
     /// Names the exit resolves by itself.
     pub hosts: BTreeMap<String, IpAddr>,
@@ -219,9 +221,15 @@ impl Config {
 
     /// The configured label, else one that is drawn from the NodeID: it stays the same over restarts and tells nothing about the
     /// host. (The PortName's suffix is the NodeID's first 13 characters; these are the next four.)
-    pub fn label_for(&self, node: &NodeId) -> String {
-        self.label.clone().unwrap_or_else(|| format!("node-{}", &node.to_base32()[13..17]))
+    pub fn label_for(&self, node: &NodeId) -> Label {
+        // Base32 makes a label.
+        let drawn = || format!("node-{}", &node.to_base32()[13..17]).parse().expect("node- and base32 are a label");
+        self.label.clone().unwrap_or_else(drawn)
     }
+}
+
+fn label_as_text<S: Serializer>(label: &Option<Label>, serializer: S) -> Result<S::Ok, S::Error> {
+    label.as_ref().map(Label::as_str).serialize(serializer)
 }
 
 fn node_ids_as_text<S: Serializer>(ids: &[NodeId], serializer: S) -> Result<S::Ok, S::Error> {
@@ -236,7 +244,7 @@ fn node_id_as_text<S: Serializer>(id: &Option<NodeId>, serializer: S) -> Result<
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct File {
-    label: Option<Label>,
+    label: Option<Text<Label>>,
     group: Option<Group>,
     parameters: Option<ParameterSet>,
     bottles: Option<PathBuf>,
@@ -263,11 +271,13 @@ struct NodeFile {
     accept_clients: Option<bool>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ExitFile {
-    policy: Vec<String>,
-    danger_exit_private: Vec<String>,
+    policy: Spanned<Vec<String>>,
+    #[serde(default)]
+    danger_exit_private: Vec<Spanned<String>>,
+    #[serde(default)]
     hosts: BTreeMap<Spanned<String>, Text<IpAddr>>,
 }
 
@@ -350,7 +360,19 @@ impl ExitFile {
             })?;
             hosts.insert(host, address.0);
         }
-        Ok(ExitConfig { policy: self.policy, danger_exit_private: self.danger_exit_private, hosts })
+        ExitPolicy::parse(self.policy.get_ref()).map_err(|error| Wrong {
+            span: self.policy.span(),
+            key: "exit.policy",
+            problem: error.to_string(),
+        })?;
+        for lifted in &self.danger_exit_private {
+            lifted.get_ref().parse::<Pattern>().map_err(|error| {
+                let problem = format!("`{}`: {error}", lifted.get_ref());
+                Wrong { span: lifted.span(), key: "exit.danger_exit_private", problem }
+            })?;
+        }
+        let danger_exit_private = self.danger_exit_private.into_iter().map(Spanned::into_inner).collect();
+        Ok(ExitConfig { policy: self.policy.into_inner(), danger_exit_private, hosts })
     }
 }
 
@@ -415,6 +437,14 @@ impl FromText for NodeId {
     }
 }
 
+impl FromText for Label {
+    // spec 03, 2
+    const EXPECTED: &str = "3 to 24 characters a-z, 0-9 and -, the first one a-z";
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
 impl FromText for SocketAddr {
     const EXPECTED: &str = "an address with a port, as \"127.0.0.1:1717\" or \"[::1]:1717\"";
     fn from_text(text: &str) -> Option<Self> {
@@ -433,23 +463,6 @@ impl<'de, T: FromText> Deserialize<'de> for Text<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         T::from_text(&text).map(Self).ok_or_else(|| D::Error::custom(format!("`{text}`: expected {}", T::EXPECTED)))
-    }
-}
-
-/// A PortName's label.
-#[derive(Debug)]
-struct Label(String);
-
-impl<'de> Deserialize<'de> for Label {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
-        // spec 03, 2
-        if first && (3..=24).contains(&text.len()) && text.bytes().all(inner) {
-            return Ok(Self(text));
-        }
-        Err(D::Error::custom(format!("`{text}`: expected 3 to 24 characters a-z, 0-9 and -, the first one a-z")))
     }
 }
 
@@ -552,7 +565,7 @@ dir = "/srv/keys"
 listen = ["127.0.1.1:1717"]
 accept_clients = false
 [exit]
-policy = ["accept tcp *:80", "reject *:*"]
+policy = ["accept tcp *:80", "reject * *:*"]
 danger_exit_private = ["127.0.0.0/8:*"]
 [exit.hosts]
 "Origin.Demo." = "127.0.0.1"
@@ -599,8 +612,16 @@ danger_min_hops = 1
             ("group = \"é\"", ":1: group: `é`", "ASCII"),
             ("parameters = \"fast\"", ":1: parameters: ", "`demo`"),
             ("[node]\naddresses = [\"0.0.0.0:1717\"]", ":2: node.addresses: ", "dial"),
-            ("[exit.hosts]\n\"a b\" = \"127.0.0.1\"", ":2: exit.hosts: `a b`", "characters"),
-            ("[exit.hosts]\n\"a\" = \"here\"", ":2: exit.hosts.\"a\": `here`", "IPv4"),
+            ("[exit]\npolicy = []\n[exit.hosts]\n\"a b\" = \"127.0.0.1\"", ":4: exit.hosts: `a b`", "characters"),
+            ("[exit]\npolicy = []\n[exit.hosts]\n\"a\" = \"here\"", ":4: exit.hosts.\"a\": `here`", "IPv4"),
+            ("[exit]\npolicy = []", ":2: exit.policy: ", "at least one rule"),
+            ("[exit]\npolicy = [\"accept tcp *\"]", ":2: exit.policy: rule 1", "*"),
+            (
+                "[exit]\npolicy = [\"accept tcp *:80\"]\ndanger_exit_private = [\"x:*\"]",
+                ":3: exit.danger_exit_private: `x:*`",
+                "x",
+            ),
+            ("[exit]\ndanger_exit_private = []", ":1: exit: ", "policy"),
             ("label = ", ":1: label: ", ""),
         ] {
             let error = error(text);
@@ -642,7 +663,7 @@ danger_min_hops = 1
     #[test]
     fn label_without_configuration_comes_from_the_node_id() {
         let config = parse("").unwrap();
-        assert_eq!(config.label_for(&NodeId([0; 32])), "node-aaaa");
-        assert_eq!(parse("label = \"harbour\"").unwrap().label_for(&NodeId([0; 32])), "harbour");
+        assert_eq!(config.label_for(&NodeId([0; 32])).as_str(), "node-aaaa");
+        assert_eq!(parse("label = \"harbour\"").unwrap().label_for(&NodeId([0; 32])).as_str(), "harbour");
     }
 }

@@ -12,6 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use port17_proto::crypto::{Entropy, Secret, SigningKey, VerifyingKey};
+use port17_proto::identity::{Identity, LinkKey};
 use zeroize::Zeroizing;
 
 /// How long a link key is used at most (spec 03, 3).
@@ -112,14 +113,6 @@ impl StateLock {
     }
 }
 
-/// A link key with its end.
-pub struct StoredLinkKey {
-    /// The key.
-    pub key: SigningKey,
-    /// Unix seconds after which it must not be used.
-    pub not_after_s: u64,
-}
-
 /// The directory of the key files.
 #[derive(Debug)]
 pub struct Keystore {
@@ -160,52 +153,52 @@ impl Keystore {
     ///
     /// # Errors
     /// When the file is damaged or not private.
-    pub fn identity(&self) -> Result<Option<SigningKey>, KeystoreError> {
+    pub fn identity(&self) -> Result<Option<Identity>, KeystoreError> {
         let path = self.identity_path();
         let Some(text) = read_private(&path)? else { return Ok(None) };
-        parse_key(&path, &text, IDENTITY_HEADER).map(|(key, _)| Some(key))
+        parse_key(&path, &text, IDENTITY_HEADER).map(|(seed, _)| Some(Identity::from_seed(seed)))
     }
 
     /// The identity key, made at first use.
     ///
     /// # Errors
     /// When the file is damaged or not private, or a new one cannot be written.
-    pub fn identity_or_new(&self, entropy: &mut Entropy) -> Result<SigningKey, KeystoreError> {
+    pub fn identity_or_new(&self, entropy: &mut Entropy) -> Result<Identity, KeystoreError> {
         // Two processes that start at once must agree on one identity.
         let _lock = self.lock()?;
-        if let Some(key) = self.identity()? {
-            return Ok(key);
+        if let Some(identity) = self.identity()? {
+            return Ok(identity);
         }
-        let key = SigningKey::generate(entropy);
-        write_private(&self.identity_path(), key_text(IDENTITY_HEADER, &key, None).as_bytes())?;
-        Ok(key)
+        let identity = Identity::generate(entropy);
+        write_private(&self.identity_path(), key_text(IDENTITY_HEADER, identity.key(), None).as_bytes())?;
+        Ok(identity)
     }
 
     /// The link key, made at first use and anew when the old one ends within a week of `now_s` (Unix seconds).
     ///
     /// # Errors
     /// When the file is damaged or not private, or a new one cannot be written.
-    pub fn link_key_or_new(&self, entropy: &mut Entropy, now_s: u64) -> Result<StoredLinkKey, KeystoreError> {
+    pub fn link_key_or_new(&self, entropy: &mut Entropy, now_s: u64) -> Result<LinkKey, KeystoreError> {
         let _lock = self.lock()?;
-        if let Some(stored) = self.link_key()?.filter(|stored| stored.not_after_s > now_s.saturating_add(LINK_KEY_SPARE_S)) {
-            return Ok(stored);
+        if let Some(key) = self.link_key()?.filter(|key| key.expiry_s() > now_s.saturating_add(LINK_KEY_SPARE_S)) {
+            return Ok(key);
         }
-        let stored = StoredLinkKey { key: SigningKey::generate(entropy), not_after_s: now_s.saturating_add(LINK_KEY_LIFETIME_S) };
-        let text = key_text(LINK_HEADER, &stored.key, Some(stored.not_after_s));
+        let key = LinkKey::generate(now_s.saturating_add(LINK_KEY_LIFETIME_S), entropy);
+        let text = key_text(LINK_HEADER, key.key(), Some(key.expiry_s()));
         write_private(&self.dir.join(LINK_FILE), text.as_bytes())?;
-        Ok(stored)
+        Ok(key)
     }
 
     /// The link key, none where there is none yet.
     ///
     /// # Errors
     /// When the file is damaged or not private.
-    pub fn link_key(&self) -> Result<Option<StoredLinkKey>, KeystoreError> {
+    pub fn link_key(&self) -> Result<Option<LinkKey>, KeystoreError> {
         let path = self.dir.join(LINK_FILE);
         let Some(text) = read_private(&path)? else { return Ok(None) };
-        let (key, not_after_s) = parse_key(&path, &text, LINK_HEADER)?;
-        let not_after_s = not_after_s.ok_or(KeystoreError::Damaged { path, problem: "no line `not-after`" })?;
-        Ok(Some(StoredLinkKey { key, not_after_s }))
+        let (seed, expiry_s) = parse_key(&path, &text, LINK_HEADER)?;
+        let expiry_s = expiry_s.ok_or(KeystoreError::Damaged { path, problem: "no line `expiry`" })?;
+        Ok(Some(LinkKey::from_seed(seed, expiry_s)))
     }
 
     fn lock(&self) -> Result<File, KeystoreError> {
@@ -254,20 +247,13 @@ impl SeqFile {
     }
 }
 
-/// Makes a directory of mode 0700 with its parents, or checks the one that exists.
+/// Makes a directory of mode 0700, with those above it that are missing, or checks the one that exists.
 ///
 /// # Errors
 /// When it cannot be made, or others may enter it.
 pub fn make_private_directory(path: &Path) -> Result<(), KeystoreError> {
-    if !path.exists() {
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(failed(parent, "be made"))?;
-        }
-        match DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(path, "be made")(error)),
-            _ => {}
-        }
-    }
+    // Of a directory that exists, neither the mode nor anything else is changed.
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed(path, "be made"))?;
     let metadata = fs::metadata(path).map_err(failed(path, "be read"))?;
     if !metadata.is_dir() {
         return Err(failed(path, "be used")(io::ErrorKind::NotADirectory.into()));
@@ -330,7 +316,7 @@ fn write_private(path: &Path, content: &[u8]) -> Result<(), KeystoreError> {
 
 /// Header, seed, public key, and the end where there is one. The public key is there so that a damaged seed is noticed: it would
 /// silently be another node.
-fn key_text(header: &str, key: &SigningKey, not_after_s: Option<u64>) -> Zeroizing<String> {
+fn key_text(header: &str, key: &SigningKey, expiry_s: Option<u64>) -> Zeroizing<String> {
     let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES as usize));
     text.push_str(header);
     text.push_str("\nseed ");
@@ -338,14 +324,14 @@ fn key_text(header: &str, key: &SigningKey, not_after_s: Option<u64>) -> Zeroizi
     text.push_str("\npublic ");
     push_hex(&mut text, &key.public().0);
     text.push('\n');
-    if let Some(not_after_s) = not_after_s {
+    if let Some(expiry_s) = expiry_s {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "not-after {not_after_s}");
+        let _ = writeln!(text, "expiry {expiry_s}");
     }
     text
 }
 
-fn parse_key(path: &Path, text: &str, header: &str) -> Result<(SigningKey, Option<u64>), KeystoreError> {
+fn parse_key(path: &Path, text: &str, header: &str) -> Result<(Secret<32>, Option<u64>), KeystoreError> {
     let damaged = |problem| KeystoreError::Damaged { path: path.to_owned(), problem };
     let mut lines = text.lines();
     if lines.next() != Some(header) {
@@ -354,18 +340,17 @@ fn parse_key(path: &Path, text: &str, header: &str) -> Result<(SigningKey, Optio
     let field = |line: Option<&str>, name: &str| line.and_then(|line| line.strip_prefix(name)).and_then(unhex);
     let seed = field(lines.next(), "seed ").ok_or_else(|| damaged("no line `seed` with 64 hexadecimal digits"))?;
     let public = field(lines.next(), "public ").ok_or_else(|| damaged("no line `public` with 64 hexadecimal digits"))?;
-    let not_after = match lines.next() {
+    let expiry = match lines.next() {
         None => None,
-        Some(line) => Some(line.strip_prefix("not-after ").and_then(number).ok_or_else(|| damaged("a line that is unknown"))?),
+        Some(line) => Some(line.strip_prefix("expiry ").and_then(number).ok_or_else(|| damaged("a line that is unknown"))?),
     };
     if lines.next().is_some() {
         return Err(damaged("more lines than expected"));
     }
-    let key = SigningKey::from_seed(Secret::new(*seed));
-    if key.public() != VerifyingKey(*public) {
+    if SigningKey::from_seed(Secret::new(*seed)).public() != VerifyingKey(*public) {
         return Err(damaged("seed and public key do not fit together"));
     }
-    Ok((key, not_after))
+    Ok((Secret::new(*seed), expiry))
 }
 
 /// A decimal number as it is written here: no sign, no spaces.
@@ -500,13 +485,13 @@ mod tests {
         let store = Keystore::create(&dir).unwrap();
         let mut entropy = Entropy::from_number(1);
         let first = store.link_key_or_new(&mut entropy, 1000).unwrap();
-        assert_eq!(first.not_after_s, 1000 + LINK_KEY_LIFETIME_S);
+        assert_eq!(first.expiry_s(), 1000 + LINK_KEY_LIFETIME_S);
 
-        let before = store.link_key_or_new(&mut entropy, first.not_after_s - LINK_KEY_SPARE_S - 1).unwrap();
-        assert_eq!(before.key.public(), first.key.public());
-        let after = store.link_key_or_new(&mut entropy, first.not_after_s - LINK_KEY_SPARE_S).unwrap();
-        assert_ne!(after.key.public(), first.key.public());
-        assert_eq!(store.link_key().unwrap().unwrap().key.public(), after.key.public());
+        let before = store.link_key_or_new(&mut entropy, first.expiry_s() - LINK_KEY_SPARE_S - 1).unwrap();
+        assert_eq!(before.public(), first.public());
+        let after = store.link_key_or_new(&mut entropy, first.expiry_s() - LINK_KEY_SPARE_S).unwrap();
+        assert_ne!(after.public(), first.public());
+        assert_eq!(store.link_key().unwrap().unwrap().public(), after.public());
     }
 
     #[test]

@@ -176,8 +176,8 @@ impl UnverifiedBottle {
 ///
 /// ```compile_fail
 /// use port17_proto::bottle::{UnverifiedBottle, VerifiedBottle};
-/// fn trust(bottle: UnverifiedBottle) -> VerifiedBottle {
-///     VerifiedBottle { bottle, node_id: todo!(), short_id: todo!(), expires_ms: 0 }
+/// fn trust(bottle: UnverifiedBottle, other: VerifiedBottle) -> VerifiedBottle {
+///     VerifiedBottle { bottle, ..other }
 /// }
 /// ```
 ///

@@ -1,0 +1,368 @@
+//! Bottles and the Bottlerack (spec 04).
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod sample_bottle;
+
+use std::collections::BTreeMap;
+
+use port17_proto::bottle::{Address, VerifiedBottle};
+use port17_proto::bottle::{
+    BottleContent, BottleError, BottleRules, CborError, Flags, LinkClaim, NodePrefix, Seq, UnverifiedBottle,
+};
+use port17_proto::bottlerack::{Bottlerack, Insert};
+use port17_proto::limits::BOTTLE_BYTES;
+use port17_proto::policy::ExitPolicy;
+use port17_proto::wire::registry::{BottleKey, LaneType, Scope};
+use proptest::prelude::*;
+use sample_bottle::{NOW_MS, SEQ, array, bytes, envelope, full, full_fields, key, map, minimal, text, uint, verified};
+
+const RULES: BottleRules = BottleRules::DEFAULT;
+const HOUR_MS: u64 = 3_600_000;
+
+fn parse(bytes: &[u8]) -> Result<UnverifiedBottle, BottleError> {
+    UnverifiedBottle::parse(bytes)
+}
+
+fn parse_error(bytes: &[u8]) -> BottleError {
+    parse(bytes).map(|_| ()).unwrap_err()
+}
+
+fn verify(content: &BottleContent, now_ms: u64) -> Result<VerifiedBottle, BottleError> {
+    parse(&content.sign(&key(1)).unwrap()).unwrap().verify(now_ms, &RULES)
+}
+
+#[test]
+fn a_bottle_reads_back_as_what_was_signed() {
+    for content in [full(), minimal(1)] {
+        let envelope = content.sign(&key(1)).unwrap();
+        let bottle = parse(&envelope).unwrap().verify(NOW_MS, &RULES).unwrap();
+        assert_eq!(bottle.content(), &content);
+        assert_eq!(bottle.node_id(), content.node_id());
+        assert_eq!(bottle.portname(), content.portname());
+        assert_eq!(bottle.seq(), Seq(SEQ));
+        assert_eq!(bottle.envelope(), envelope);
+        assert_eq!(bottle.expires_ms(), SEQ + 30 * HOUR_MS);
+    }
+}
+
+#[test]
+fn an_independent_writer_gives_the_same_bytes() {
+    let payload = map(&full_fields());
+    assert_eq!(full().sign(&key(1)).unwrap(), envelope(&payload));
+    assert_eq!(verified(&full(), 1).payload(), payload);
+}
+
+#[test]
+fn every_cut_is_an_error() {
+    let envelope = full().sign(&key(1)).unwrap();
+    for length in 0..envelope.len() {
+        assert!(parse(&envelope[..length]).is_err(), "{length}");
+    }
+}
+
+#[test]
+fn every_changed_bit_is_an_error() {
+    let envelope = full().sign(&key(1)).unwrap();
+    for index in 0..envelope.len() {
+        let mut changed = envelope.clone();
+        changed[index] ^= 1 << (index % 8);
+        let verified = parse(&changed).and_then(|bottle| bottle.verify(NOW_MS, &RULES));
+        assert!(verified.is_err(), "byte {index}");
+    }
+}
+
+#[test]
+fn trailing_bytes_are_an_error_inside_and_outside() {
+    let outside = [full().sign(&key(1)).unwrap(), vec![0]].concat();
+    assert_eq!(parse_error(&outside), CborError::Trailing.into());
+    let inside = [map(&full_fields()), vec![0]].concat();
+    assert_eq!(parse_error(&envelope(&inside)), CborError::Trailing.into());
+}
+
+#[test]
+fn nothing_larger_than_the_limit_is_looked_at() {
+    assert_eq!(parse_error(&vec![0; BOTTLE_BYTES + 1]), BottleError::TooLarge);
+    let mut content = minimal(1);
+    content.unknown.insert(100, bytes(&[0; 3000]));
+    assert_eq!(content.sign(&key(1)), Err(BottleError::TooLarge));
+    content.unknown.insert(100, bytes(&[0; 2500]));
+    assert!(content.sign(&key(1)).is_ok());
+}
+
+#[test]
+fn the_largest_content_fits() {
+    let mut content = full();
+    content.group = "g".repeat(32);
+    content.software = "s".repeat(32);
+    content.label = "l".repeat(24).parse().unwrap();
+    content.addresses =
+        (1..=8).map(|n| Address::new(format!("[2001:db8::{n}]:1717").parse().unwrap(), LaneType::TlsTcp)).collect();
+    content.egress = (1..=4).map(|n| format!("2001:db8::{n}").parse().unwrap()).collect();
+    content.links = (0..64).map(|n| LinkClaim { peer: NodePrefix([n; 8]), rtt: n, capacity: n }).collect();
+    let rules: Vec<String> = (1..=42).map(|port| format!("accept tcp 0.0.0.0/0:{port}")).collect();
+    content.exit_policy = Some(ExitPolicy::parse(&rules).unwrap());
+    let envelope = content.sign(&key(1)).unwrap();
+    assert!(parse(&envelope).is_ok());
+    assert!(envelope.len() < 3000, "{}", envelope.len());
+}
+
+#[test]
+fn every_field_but_the_optional_ones_is_needed() {
+    let optional = [6, 9, 12, 13, 14, 15, 20, 1000];
+    for (left_out, _) in full_fields() {
+        let rest: Vec<(u64, Vec<u8>)> = full_fields().into_iter().filter(|(key, _)| *key != left_out).collect();
+        let parsed = parse(&envelope(&map(&rest)));
+        if optional.contains(&left_out) {
+            assert!(parsed.is_ok(), "{left_out}");
+        } else {
+            let key = BottleKey::from_code(u8::try_from(left_out).unwrap()).unwrap();
+            assert_eq!(parsed.unwrap_err(), BottleError::Missing(key));
+        }
+    }
+}
+
+#[test]
+fn every_field_has_its_type() {
+    for (wrong, _) in full_fields().into_iter().filter(|(key, _)| *key < 20) {
+        for value in [vec![0xf6], vec![0x20], vec![0xa0]] {
+            let fields: Vec<_> =
+                full_fields().into_iter().map(|(key, old)| (key, if key == wrong { value.clone() } else { old })).collect();
+            assert_eq!(parse_error(&envelope(&map(&fields))), CborError::WrongType.into(), "{wrong}");
+        }
+    }
+}
+
+#[test]
+fn unknown_fields_are_kept_covered_and_bounded() {
+    let mut content = minimal(1);
+    content.unknown = (100..116).map(|key| (key, uint(key))).collect();
+    assert_eq!(verify(&content, NOW_MS).unwrap().content(), &content);
+    content.unknown.insert(116, uint(0));
+    assert_eq!(content.sign(&key(1)), Err(BottleError::UnknownFields));
+    content.unknown = BTreeMap::from([(100, vec![0x81, 0x81, 0x81, 0x81, 0])]);
+    assert!(content.sign(&key(1)).is_ok());
+    content.unknown = BTreeMap::from([(100, vec![0x81, 0x81, 0x81, 0x81, 0x81, 0])]);
+    assert_eq!(content.sign(&key(1)), Err(CborError::TooDeep.into()));
+}
+
+#[test]
+fn what_is_signed_is_what_was_given() {
+    let mut content = minimal(1);
+    assert_eq!(content.sign(&key(9)), Err(BottleError::WrongKey));
+    // A known key among the unknown ones would speak for a field.
+    content.unknown = BTreeMap::from([(6, text("smuggled"))]);
+    assert_eq!(content.sign(&key(1)), Err(BottleError::NotCanonical));
+    content.unknown = BTreeMap::from([(1, uint(1))]);
+    assert_eq!(content.sign(&key(1)), Err(BottleError::NotCanonical));
+    content.unknown = BTreeMap::from([(100, vec![])]);
+    assert!(content.sign(&key(1)).is_err());
+}
+
+#[test]
+fn content_out_of_bounds_is_not_signed() {
+    let wrong = |change: fn(&mut BottleContent)| {
+        let mut content = full();
+        change(&mut content);
+        content.sign(&key(1)).unwrap_err()
+    };
+    assert_eq!(wrong(|c| c.group = "é".into()), BottleError::Field(BottleKey::Group));
+    assert_eq!(wrong(|c| c.load = 4), BottleError::Field(BottleKey::Load));
+    assert_eq!(wrong(|c| c.protocol.lowest = 2), BottleError::Field(BottleKey::Protocol));
+    assert_eq!(wrong(|c| c.links.reverse()), BottleError::Field(BottleKey::Links));
+    assert_eq!(wrong(|c| c.addresses[0].port = 0), BottleError::Field(BottleKey::Addresses));
+    assert_eq!(wrong(|c| c.addresses[0].ip = "0.0.0.0".parse().unwrap()), BottleError::Field(BottleKey::Addresses));
+    assert_eq!(wrong(|c| c.egress = vec!["::ffff:1.2.3.4".parse().unwrap()]), BottleError::Field(BottleKey::Egress));
+    assert_eq!(wrong(|c| c.link_key.0 = [0; 32]), BottleError::Field(BottleKey::LinkKey));
+}
+
+#[test]
+fn lane_types_and_flags_from_the_future_are_kept() {
+    let mut content = full();
+    content.addresses[0].lane_code = 77;
+    content.flags = Flags(0x8001);
+    let bottle = verify(&content, NOW_MS).unwrap();
+    assert_eq!(bottle.content().addresses[0].lane_type(), None);
+    assert!(bottle.content().flags.is_draining() && !bottle.content().flags.is_metered());
+}
+
+#[test]
+fn a_signature_by_another_key_is_refused() {
+    let payload = map(&full_fields());
+    let forged = array(&[uint(1), bytes(&payload), bytes(&sample_bottle::signature(&payload, 9))]);
+    assert_eq!(parse(&forged).unwrap().verify(NOW_MS, &RULES).unwrap_err(), BottleError::Signature);
+    let untagged = array(&[uint(1), bytes(&payload), bytes(&key(1).sign("", &[&payload]))]);
+    assert_eq!(parse(&untagged).unwrap().verify(NOW_MS, &RULES).unwrap_err(), BottleError::Signature);
+}
+
+#[test]
+fn a_bottle_is_valid_from_an_hour_before_its_seq_to_thirty_hours_after() {
+    assert_eq!(verify(&full(), SEQ - HOUR_MS - 1).unwrap_err(), BottleError::Ahead);
+    assert!(verify(&full(), SEQ - HOUR_MS).is_ok());
+    assert!(verify(&full(), SEQ + 30 * HOUR_MS - 1).is_ok());
+    assert_eq!(verify(&full(), SEQ + 30 * HOUR_MS).unwrap_err(), BottleError::Expired);
+    assert_eq!(verify(&full(), 0).unwrap_err(), BottleError::Ahead);
+    assert_eq!(verify(&full(), u64::MAX).unwrap_err(), BottleError::Expired);
+}
+
+#[test]
+fn keys_that_would_live_too_long_are_refused() {
+    let mut content = full();
+    let latest_s = (SEQ + 31 * HOUR_MS) / 1000;
+    content.circuit_key.not_after_s = latest_s;
+    assert!(verify(&content, NOW_MS).is_ok());
+    content.circuit_key.not_after_s = latest_s + 1;
+    assert_eq!(verify(&content, NOW_MS).unwrap_err(), BottleError::Field(BottleKey::CircuitKeyNotAfter));
+    let mut content = full();
+    content.link_key_expiry_s = u64::MAX;
+    assert_eq!(verify(&content, NOW_MS).unwrap_err(), BottleError::Field(BottleKey::LinkKeyExpiry));
+}
+
+#[test]
+fn link_keys_are_the_current_one_until_it_ends_and_the_next() {
+    let bottle = verify(&full(), NOW_MS).unwrap();
+    assert_eq!(bottle.link_keys(NOW_MS), [key(2).public(), key(4).public()]);
+    assert_eq!(bottle.link_keys(1_805_000_000_000), [key(4).public()]);
+}
+
+#[test]
+fn a_circuit_key_is_usable_until_its_margin_and_not_past_the_bottle() {
+    let bottle = verify(&full(), NOW_MS).unwrap();
+    assert_eq!(bottle.usable_until_ms(HOUR_MS), 1_800_100_000_000 - HOUR_MS);
+    let mut content = full();
+    content.circuit_key.not_after_s = (SEQ + 31 * HOUR_MS) / 1000;
+    assert_eq!(verify(&content, NOW_MS).unwrap().usable_until_ms(0), SEQ + 30 * HOUR_MS);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = parse(&bytes);
+        let _ = parse(&envelope(&bytes));
+    }
+
+    #[test]
+    fn any_change_of_the_payload_is_refused_or_canonical(
+        at in any::<prop::sample::Index>(), value in any::<u8>(), cut in any::<prop::sample::Index>()
+    ) {
+        let mut payload = map(&full_fields());
+        let at = at.index(payload.len());
+        payload[at] = value;
+        if cut.index(4) == 0 {
+            payload.truncate(cut.index(payload.len()));
+        }
+        let envelope = envelope(&payload);
+        // Well signed by key 1; what is taken is signed again to the same bytes (if it still names that key).
+        if let Ok(bottle) = parse(&envelope).and_then(|bottle| bottle.verify(NOW_MS, &RULES)) {
+            prop_assert_eq!(bottle.content().sign(&key(1)), Ok(envelope));
+        }
+    }
+}
+
+// ---- The Bottlerack ----
+
+fn version(seed: u8, seq: u64, load: u8) -> VerifiedBottle {
+    let mut content = minimal(seed);
+    content.seq = Seq(seq);
+    content.load = load;
+    verified(&content, seed)
+}
+
+#[test]
+fn the_newest_seq_wins() {
+    let mut rack = Bottlerack::new(Scope::Public);
+    assert_eq!(rack.insert(version(1, SEQ, 0), NOW_MS), Insert::New);
+    assert_eq!(rack.insert(version(1, SEQ, 0), NOW_MS), Insert::Same);
+    assert_eq!(rack.insert(version(1, SEQ + 5, 1), NOW_MS + 1), Insert::Newer);
+    assert_eq!(rack.insert(version(1, SEQ, 0), NOW_MS + 2), Insert::Older);
+    assert_eq!(rack.insert(version(2, SEQ, 0), NOW_MS), Insert::New);
+    let stored = rack.get(&minimal(1).node_id()).unwrap();
+    assert_eq!((stored.bottle.seq(), stored.received_ms), (Seq(SEQ + 5), NOW_MS + 1));
+    assert_eq!(rack.len(), 2);
+}
+
+#[test]
+fn two_truths_under_one_seq_are_kept_as_evidence() {
+    let node = minimal(1).node_id();
+    let mut rack = Bottlerack::new(Scope::Public);
+    rack.insert(version(1, SEQ, 0), NOW_MS);
+    assert!(rack.equivocation(&node).is_none());
+    assert_eq!(rack.insert(version(1, SEQ, 1), NOW_MS), Insert::Equivocation);
+    let pair = rack.equivocation(&node).unwrap().pair.clone();
+    assert!(pair[0].short_id() < pair[1].short_id());
+    assert_eq!(rack.get(&node).unwrap().bottle.short_id(), pair[0].short_id());
+    for load in [0, 1] {
+        assert_eq!(rack.insert(version(1, SEQ, load), NOW_MS), Insert::Same);
+    }
+    // The evidence outlives the Bottle, until it is forgotten.
+    assert_eq!(rack.insert(version(1, SEQ + 1, 0), NOW_MS), Insert::Newer);
+    assert!(rack.equivocation(&node).is_some());
+    rack.forget_equivocations(NOW_MS + 1);
+    assert!(rack.equivocation(&node).is_none());
+}
+
+#[test]
+fn a_rack_holds_one_scope() {
+    let mut content = minimal(1);
+    content.scope = Scope::Local;
+    let local = verified(&content, 1);
+    assert_eq!(Bottlerack::new(Scope::Public).insert(local.clone(), NOW_MS), Insert::WrongScope);
+    assert_eq!(Bottlerack::new(Scope::Local).insert(local, NOW_MS), Insert::New);
+}
+
+#[test]
+fn a_full_rack_takes_newer_bottles_of_its_nodes_alone() {
+    let mut rack = Bottlerack::with_capacity(Scope::Public, 2);
+    assert_eq!(rack.insert(version(1, SEQ, 0), NOW_MS), Insert::New);
+    assert_eq!(rack.insert(version(2, SEQ, 0), NOW_MS), Insert::New);
+    assert_eq!(rack.insert(version(3, SEQ, 0), NOW_MS), Insert::Full);
+    assert_eq!(rack.insert(version(2, SEQ + 1, 0), NOW_MS), Insert::Newer);
+    assert_eq!(rack.len(), 2);
+}
+
+#[test]
+fn bottles_expire() {
+    let mut rack = Bottlerack::new(Scope::Public);
+    rack.insert(version(1, SEQ, 0), NOW_MS);
+    rack.insert(version(2, SEQ + 1000, 0), NOW_MS);
+    assert_eq!(rack.next_expiry_ms(), Some(SEQ + 30 * HOUR_MS));
+    assert_eq!(rack.expire(SEQ + 30 * HOUR_MS - 1), []);
+    assert_eq!(rack.expire(SEQ + 30 * HOUR_MS), [minimal(1).node_id()]);
+    assert_eq!(rack.len(), 1);
+}
+
+fn state(rack: &Bottlerack) -> Vec<Vec<u8>> {
+    rack.iter().map(|stored| stored.bottle.payload().to_vec()).collect()
+}
+
+fn rack_of<'a>(bottles: impl IntoIterator<Item = &'a VerifiedBottle>) -> Bottlerack {
+    let mut rack = Bottlerack::new(Scope::Public);
+    for bottle in bottles {
+        rack.insert(bottle.clone(), NOW_MS);
+    }
+    rack
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn merging_is_commutative_associative_and_idempotent(
+        drawn in proptest::collection::vec((1u8..4, 0u64..3, 0u8..4), 0..12),
+        order in any::<u64>(),
+        split in any::<prop::sample::Index>(),
+    ) {
+        let bottles: Vec<VerifiedBottle> = drawn.iter().map(|(seed, seq, load)| version(*seed, SEQ + seq, *load)).collect();
+        let mut shuffled = bottles.clone();
+        let mut entropy = port17_proto::crypto::Entropy::from_number(order);
+        for index in (1..shuffled.len()).rev() {
+            shuffled.swap(index, usize::try_from(entropy.below(index as u64 + 1)).unwrap());
+        }
+        let expected = state(&rack_of(&bottles));
+        prop_assert_eq!(&state(&rack_of(&shuffled)), &expected);
+        prop_assert_eq!(&state(&rack_of(bottles.iter().chain(&shuffled))), &expected);
+        let (left, right) = bottles.split_at(split.index(bottles.len() + 1));
+        let (left, right) = (rack_of(left), rack_of(right));
+        let merged = rack_of(right.iter().chain(left.iter()).map(|stored| &stored.bottle));
+        prop_assert_eq!(&state(&merged), &expected);
+    }
+}

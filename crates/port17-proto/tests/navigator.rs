@@ -1,0 +1,258 @@
+//! Routes (spec 08).
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
+mod sample_bottle;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use port17_proto::bottle::{Address, BottleContent, CircuitKey, Flags, NodePrefix, VerifiedBottle};
+use port17_proto::crypto::Entropy;
+use port17_proto::ids::NodeId;
+use port17_proto::navigator::{Map, NoRoute, RouteRequest, Target, TargetHost, route};
+use port17_proto::policy::ExitPolicy;
+use port17_proto::wire::registry::{LaneType, StreamProtocol};
+use sample_bottle::{NOW_MS, links_to, minimal, verified};
+
+const MARGIN_MS: u64 = 3_600_000;
+
+/// Nodes 0..n, linked as listed; `exits` accept TCP to port 80.
+fn contents(nodes: u8, links: &[(u8, u8)], exits: &[u8]) -> Vec<BottleContent> {
+    let ids: Vec<NodeId> = (0..nodes).map(node).collect();
+    let content = |index: u8| {
+        let others = links.iter().filter_map(|(a, b)| if *a == index { Some(b) } else { (*b == index).then_some(a) });
+        let mut content = minimal(index + 1);
+        content.links = links_to(others.map(|other| &ids[usize::from(*other)]));
+        content.addresses = vec![Address::new(format!("192.0.2.{}:1717", index + 1).parse().unwrap(), LaneType::TlsTcp)];
+        content.exit_policy = exits.contains(&index).then(|| ExitPolicy::parse(&["accept tcp *:80"]).unwrap());
+        content
+    };
+    (0..nodes).map(content).collect()
+}
+
+fn sign(contents: &[BottleContent]) -> Vec<VerifiedBottle> {
+    (1u8..).zip(contents).map(|(seed, content)| verified(content, seed)).collect()
+}
+
+fn map(contents: &[BottleContent]) -> Map {
+    Map::build(&sign(contents), MARGIN_MS)
+}
+
+fn node(index: u8) -> NodeId {
+    minimal(index + 1).node_id()
+}
+
+fn full_mesh(nodes: u8) -> Vec<(u8, u8)> {
+    (0..nodes).flat_map(|a| (a + 1..nodes).map(move |b| (a, b))).collect()
+}
+
+fn web() -> Target {
+    Target { protocol: StreamProtocol::Tcp, host: TargetHost::Name("example.org".into()), port: 80 }
+}
+
+fn draw(map: &Map, hops: usize, seed: u64) -> Result<Vec<NodeId>, NoRoute> {
+    draw_without(map, hops, seed, &BTreeSet::new())
+}
+
+fn draw_without(map: &Map, hops: usize, seed: u64, exclude: &BTreeSet<NodeId>) -> Result<Vec<NodeId>, NoRoute> {
+    let request = RouteRequest { guard: Some(node(0)), hops, target: &web(), exclude, now_ms: NOW_MS };
+    route(map, &request, &mut Entropy::from_number(seed))
+}
+
+/// How often each route is drawn.
+fn tally(map: &Map, hops: usize, draws: u64) -> BTreeMap<Vec<NodeId>, u64> {
+    let (target, exclude, mut entropy) = (web(), BTreeSet::new(), Entropy::from_number(7));
+    let request = RouteRequest { guard: Some(node(0)), hops, target: &target, exclude: &exclude, now_ms: NOW_MS };
+    let mut counts = BTreeMap::new();
+    for _ in 0..draws {
+        *counts.entry(route(map, &request, &mut entropy).unwrap()).or_default() += 1;
+    }
+    counts
+}
+
+/// All counts within five standard deviations of the same number.
+fn assert_uniform(counts: &BTreeMap<Vec<NodeId>, u64>, walks: u64) {
+    assert_eq!(counts.len() as u64, walks);
+    let expected = counts.values().sum::<u64>() / walks;
+    for (route, count) in counts {
+        let off = count.abs_diff(expected);
+        assert!(off * off < 25 * expected, "{route:?}: {count}, not about {expected}");
+    }
+}
+
+#[test]
+fn a_route_starts_at_the_guard_ends_at_an_exit_and_never_repeats() {
+    let map = map(&contents(9, &full_mesh(9), &[7, 8]));
+    for hops in 2..=6 {
+        for seed in 0..50 {
+            let route = draw(&map, hops, seed).unwrap();
+            assert_eq!(route.len(), hops);
+            assert_eq!(route[0], node(0));
+            assert!([node(7), node(8)].contains(&route[hops - 1]));
+            assert_eq!(route.iter().collect::<BTreeSet<_>>().len(), hops);
+            assert!(route.windows(2).all(|pair| map.neighbours(&pair[0]).contains(&pair[1])));
+        }
+    }
+}
+
+#[test]
+fn all_simple_walks_are_equally_likely_in_a_full_mesh() {
+    // Guard, two of the four others that are not the exit walked to, exit: 2 exits · 4 · 3.
+    let map = map(&contents(6, &full_mesh(6), &[4, 5]));
+    assert_uniform(&tally(&map, 4, 24 * 400), 24);
+}
+
+#[test]
+fn all_simple_walks_are_equally_likely_in_an_uneven_map() {
+    // Two ways through 1, one through 2, one through 3 and 1: choosing neighbours evenly would not do.
+    let links = [(0, 1), (0, 2), (1, 4), (1, 5), (2, 4), (4, 6), (5, 6), (0, 3), (3, 1)];
+    let map = map(&contents(7, &links, &[6]));
+    assert_uniform(&tally(&map, 4, 3 * 1000), 3);
+    assert_uniform(&tally(&map, 5, 2 * 1000), 2);
+}
+
+#[test]
+fn the_search_finds_what_drawing_hardly_does() {
+    // A dumbbell with many dead ends: nearly all walks of six nodes go to and fro among the leaves.
+    let mut links = vec![(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (1, 5)];
+    links.extend((10..70).map(|leaf| (1, leaf)));
+    links.extend((10..70).map(|leaf| (leaf, 5)));
+    links.push((5, 70));
+    let map = map(&contents(71, &links, &[5]));
+    for seed in 0..5 {
+        assert_eq!(draw(&map, 6, seed).unwrap(), [0, 1, 2, 3, 4, 5].map(node));
+    }
+}
+
+#[test]
+fn the_search_is_uniform_too() {
+    // Two simple walks of six nodes among very many others.
+    let mut links = vec![(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (2, 6), (6, 4)];
+    links.extend((10..70).map(|leaf| (1, leaf)));
+    links.extend((10..70).map(|leaf| (leaf, 5)));
+    let map = map(&contents(70, &links, &[5]));
+    assert_uniform(&tally(&map, 6, 400), 2);
+}
+
+#[test]
+fn a_link_counts_only_if_both_ends_list_it() {
+    let mut contents = contents(3, &[(0, 1), (1, 2)], &[2]);
+    assert!(draw(&map(&contents), 3, 1).is_ok());
+    contents[1].links = links_to([&node(0)]);
+    let map = map(&contents);
+    assert_eq!(map.neighbours(&node(2)), []);
+    assert_eq!(map.neighbours(&node(1)), [node(0)]);
+    assert_eq!(draw(&map, 3, 1), Err(NoRoute::NoPath { hops: 3 }));
+}
+
+#[test]
+fn claims_about_oneself_and_strangers_count_for_nothing() {
+    let mut contents = contents(2, &[(0, 1)], &[1]);
+    contents[0].links = links_to([&node(0), &node(1), &node(200)]);
+    assert_eq!(map(&contents).neighbours(&node(0)), [node(1)]);
+    let prefix = NodePrefix::from(&node(1));
+    assert_eq!(contents[0].link_to(&node(1)).map(|link| link.peer), Some(prefix));
+}
+
+#[test]
+fn the_guard_alone_is_a_route_of_one_hop_if_it_is_an_exit() {
+    assert_eq!(draw(&map(&contents(2, &[(0, 1)], &[0, 1])), 1, 1), Ok(vec![node(0)]));
+    assert_eq!(draw(&map(&contents(2, &[(0, 1)], &[1])), 1, 1), Err(NoRoute::NoPath { hops: 1 }));
+}
+
+#[test]
+fn excluded_nodes_are_not_touched() {
+    let map = map(&contents(6, &full_mesh(6), &[4, 5]));
+    let exclude = BTreeSet::from([node(1), node(4)]);
+    for seed in 0..50 {
+        let route = draw_without(&map, 4, seed, &exclude).unwrap();
+        assert!(route.iter().all(|hop| !exclude.contains(hop)));
+    }
+    let both_exits = BTreeSet::from([node(4), node(5)]);
+    assert_eq!(draw_without(&map, 3, 1, &both_exits), Err(NoRoute::NoExit { protocol: StreamProtocol::Tcp, port: 80 }));
+    assert_eq!(draw_without(&map, 3, 1, &BTreeSet::from([node(0)])), Err(NoRoute::GuardUnusable(node(0))));
+}
+
+#[test]
+fn an_exit_is_one_whose_policy_may_allow_the_target() {
+    let mut contents = contents(4, &full_mesh(4), &[2, 3]);
+    contents[3].exit_policy = Some(ExitPolicy::parse(&["accept tcp 9.0.0.0/8:*"]).unwrap());
+    let map = map(&contents);
+    let exclude = BTreeSet::new();
+    let draw_to = |host: TargetHost, port, seed| {
+        let target = Target { protocol: StreamProtocol::Tcp, host, port };
+        let request = RouteRequest { guard: Some(node(0)), hops: 3, target: &target, exclude: &exclude, now_ms: NOW_MS };
+        route(&map, &request, &mut Entropy::from_number(seed))
+    };
+    for seed in 0..20 {
+        let to_address = draw_to(TargetHost::Ip("8.8.8.8".parse().unwrap()), 80, seed).unwrap();
+        assert_eq!(to_address[2], node(2));
+        let to_port = draw_to(TargetHost::Name("example.org".into()), 22, seed).unwrap();
+        assert_eq!(to_port[2], node(3));
+    }
+    let nowhere = draw_to(TargetHost::Ip("8.8.8.8".parse().unwrap()), 22, 1).unwrap_err();
+    assert_eq!(nowhere.to_string(), "no exit that can be used allows TCP port 22");
+}
+
+#[test]
+fn nodes_that_drain_or_whose_circuit_key_ends_are_not_used() {
+    let mut draining = contents(4, &full_mesh(4), &[3]);
+    draining[1].flags = Flags(1);
+    for seed in 0..20 {
+        assert_eq!(draw(&map(&draining), 3, seed).unwrap()[1], node(2));
+    }
+    let mut ending = contents(4, &full_mesh(4), &[3]);
+    let public = ending[1].circuit_key.public.clone();
+    ending[1].circuit_key = CircuitKey { public, not_after_s: (NOW_MS + MARGIN_MS) / 1000 };
+    for seed in 0..20 {
+        assert_eq!(draw(&map(&ending), 3, seed).unwrap()[1], node(2));
+    }
+}
+
+#[test]
+fn hidden_nodes_are_middles_only() {
+    let mut contents = contents(4, &full_mesh(4), &[2, 3]);
+    contents[3].addresses.clear();
+    let map = map(&contents);
+    for seed in 0..30 {
+        assert_eq!(draw(&map, 3, seed).unwrap()[2], node(2));
+        assert_ne!(map.draw_guard(&BTreeSet::new(), NOW_MS, &mut Entropy::from_number(seed)), Some(node(3)));
+    }
+}
+
+#[test]
+fn guards_are_drawn_from_all_that_can_be_used() {
+    let map = map(&contents(4, &full_mesh(4), &[3]));
+    let exclude = BTreeSet::from([node(2)]);
+    let mut entropy = Entropy::from_number(3);
+    let drawn: BTreeSet<NodeId> = (0..60).filter_map(|_| map.draw_guard(&exclude, NOW_MS, &mut entropy)).collect();
+    assert_eq!(drawn, BTreeSet::from([node(0), node(1), node(3)]));
+    assert_eq!(map.draw_guard(&exclude, u64::MAX, &mut entropy), None);
+}
+
+#[test]
+fn no_route_says_why() {
+    let map = map(&contents(3, &full_mesh(3), &[2]));
+    let (target, exclude) = (web(), BTreeSet::new());
+    let request = RouteRequest { guard: Some(node(0)), hops: 3, target: &target, exclude: &exclude, now_ms: NOW_MS };
+    let mut entropy = Entropy::from_number(1);
+    let mut why = |request: RouteRequest<'_>| route(&map, &request, &mut entropy).unwrap_err();
+    assert_eq!(why(RouteRequest { guard: None, ..request }), NoRoute::NoGuard);
+    assert_eq!(why(RouteRequest { guard: Some(node(9)), ..request }), NoRoute::GuardUnknown(node(9)));
+    assert_eq!(why(RouteRequest { hops: 4, ..request }), NoRoute::TooFewNodes { hops: 4, usable: 3 });
+    assert_eq!(why(RouteRequest { hops: 0, ..request }), NoRoute::Hops(0));
+    assert_eq!(why(RouteRequest { hops: 7, ..request }), NoRoute::Hops(7));
+    assert_eq!(why(RouteRequest { now_ms: u64::MAX, ..request }), NoRoute::GuardUnusable(node(0)));
+}
+
+#[test]
+fn no_route_on_a_map_where_walks_exist_but_none_is_simple() {
+    // 0 - 1 - 2 with exit 1: four nodes 0 1 2 1 would be a walk.
+    let map = map(&contents(4, &[(0, 1), (1, 2), (2, 3)], &[1]));
+    assert_eq!(draw(&map, 4, 1), Err(NoRoute::NoPath { hops: 4 }));
+}
+
+#[test]
+fn the_same_seed_draws_the_same_route() {
+    let map = map(&contents(9, &full_mesh(9), &[7, 8]));
+    assert_eq!(draw(&map, 5, 11), draw(&map, 5, 11));
+}

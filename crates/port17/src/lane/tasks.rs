@@ -1,0 +1,285 @@
+//! The two tasks of a lane.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use port17_proto::circuit::setup::SetupPacket;
+use port17_proto::ids::CircuitId;
+use port17_proto::lane::credit::{Granter, Pool};
+use port17_proto::lane::frame::{Frame, FrameBuf};
+use port17_proto::lane::queue::{CreditDue, LaneQueue};
+use port17_proto::lane::reader::{CircuitFault, Event, LinkFault, Port, Reader};
+use port17_proto::limits::{LANE_READ_BYTES, LANE_WRITE_FRAMES, RECORD_FRAMES};
+use port17_proto::node::io::LaneLoss;
+use port17_proto::wire::message::{MessageStream, RawMessage};
+use port17_proto::wire::registry::FRAME_BYTES;
+use tokio::net::TcpStream;
+
+use super::record::{MAX_RECORD, Opened, Opener, Sealer};
+use super::tls::Established;
+use super::{Clock, Lane, lock};
+
+/// What a lane says to the rest of the daemon.
+pub enum LaneEvent {
+    /// A whole control message.
+    Control {
+        /// It came as an urgent frame.
+        urgent: bool,
+        /// The message.
+        message: RawMessage,
+    },
+    /// The peer broke the protocol: the lane is to be closed.
+    Violation(&'static str),
+    /// The lane is gone.
+    Down(LaneLoss),
+}
+
+/// What a lane needs of the rest of the daemon.
+pub trait Carrier: Send + Sync + 'static {
+    /// Takes an event; waits where the engine is behind.
+    fn event(&self, lane: &Lane, event: LaneEvent) -> impl Future<Output = ()> + Send;
+
+    /// Public-key work for a new circuit; must not block.
+    fn setup(&self, lane: &Lane, circuit: CircuitId, packet: SetupPacket, granter: Granter);
+
+    /// Circuits that were destroyed for a fault, by reason.
+    fn faults(&self, faults: BTreeMap<CircuitFault, u64>);
+}
+
+/// Reads taken in one go before other tasks get their turn.
+const READS_PER_TURN: u32 = 4;
+
+/// Runs a lane until it is gone.
+pub async fn run<C: Carrier>(lane: Lane, connection: Established, pool: Arc<Pool>, clock: Clock, carrier: Arc<C>) {
+    let Established { stream, sealer, opener, early, incoming, .. } = connection;
+    let stream = Arc::new(stream);
+    let writer = tokio::spawn(write(lane.clone(), Arc::clone(&stream), sealer, clock));
+    let mut reading = Reading::new(lane.clone(), pool, clock, opener, incoming, carrier);
+    let why = tokio::select! {
+        why = reading.run(&stream, early) => why,
+        () = lane.0.closing.notified() => LaneLoss::Closed,
+    };
+    reading.reader.close();
+    // The writer sees the closed queue, says good-bye to the peer and ends.
+    let _ = writer.await;
+    reading.carrier.event(&lane, LaneEvent::Down(why)).await;
+}
+
+struct Reading<C> {
+    lane: Lane,
+    reader: Reader<Lane>,
+    opener: Opener,
+    clock: Clock,
+    buffer: Vec<u8>,
+    filled: usize,
+    messages: MessageStream,
+    carrier: Arc<C>,
+}
+
+impl<C: Carrier> Reading<C> {
+    fn new(lane: Lane, pool: Arc<Pool>, clock: Clock, opener: Opener, incoming: Vec<u8>, carrier: Arc<C>) -> Self {
+        let filled = incoming.len();
+        let mut buffer = incoming;
+        // Room for a full read behind a record that has come in part.
+        buffer.resize(filled.max(LANE_READ_BYTES) + MAX_RECORD, 0);
+        let reader = Reader::new(lane.clone(), pool);
+        Self { lane, reader, opener, clock, buffer, filled, messages: MessageStream::new(), carrier }
+    }
+
+    async fn run(&mut self, stream: &TcpStream, mut early: Vec<u8>) -> LaneLoss {
+        let mut fault = self.frames(&mut early);
+        let mut turns = 0;
+        loop {
+            if let Err(what) = self.after_batch(fault).await {
+                self.carrier.event(&self.lane, LaneEvent::Violation(what)).await;
+                // The engine closes the lane.
+                std::future::pending::<()>().await;
+            }
+            self.take_commands();
+            turns += 1;
+            if turns % READS_PER_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
+            match stream.try_read(&mut self.buffer[self.filled..]) {
+                Ok(0) => return LaneLoss::Closed,
+                Ok(read) => self.filled += read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    tokio::select! {
+                        ready = stream.readable() => if ready.is_err() { return LaneLoss::Broken },
+                        () = self.lane.0.reader.notified() => {}
+                    }
+                    fault = Ok(());
+                    continue;
+                }
+                Err(_) => return LaneLoss::Broken,
+            }
+            fault = match self.records() {
+                Ok(fault) => fault,
+                Err(loss) => return loss,
+            };
+        }
+    }
+
+    fn take_commands(&mut self) {
+        let commands = std::mem::take(&mut *lock(&self.lane.0.commands));
+        if commands.is_empty() {
+            return;
+        }
+        let now_ms = self.clock.now_ms();
+        for command in commands {
+            self.reader.command(command, now_ms);
+        }
+        self.reader.end_batch(now_ms);
+    }
+
+    /// Opens all whole records in the buffer and takes their frames.
+    fn records(&mut self) -> Result<Result<(), &'static str>, LaneLoss> {
+        let mut at = 0;
+        let mut fault = Ok(());
+        while fault.is_ok() {
+            let Some(length) = Opener::record_len(&self.buffer[at..self.filled]) else { break };
+            let length = length.map_err(|_| LaneLoss::Broken)?;
+            if self.filled - at < length {
+                break;
+            }
+            match self.opener.open(&mut self.buffer[at..at + length]).map_err(|_| LaneLoss::Broken)? {
+                Opened::Data(data) => {
+                    let from = at + Opener::DATA_AT;
+                    fault = frames(&mut self.reader, self.clock.now_ms(), &mut self.buffer[from..from + data]);
+                }
+                Opened::Nothing => {}
+                Opened::Closed => return Err(LaneLoss::Closed),
+            }
+            at += length;
+        }
+        self.buffer.copy_within(at..self.filled, 0);
+        self.filled -= at;
+        Ok(fault)
+    }
+
+    fn frames(&mut self, bytes: &mut [u8]) -> Result<(), &'static str> {
+        frames(&mut self.reader, self.clock.now_ms(), bytes)
+    }
+
+    /// Hands the batch over, then does what others must be told. Gives the rule that the peer broke.
+    async fn after_batch(&mut self, fault: Result<(), &'static str>) -> Result<(), &'static str> {
+        self.reader.end_batch(self.clock.now_ms());
+        let events: Vec<_> = self.reader.drain_events().collect();
+        for event in events {
+            match event {
+                Event::Setup { circuit, packet, granter } => self.carrier.setup(&self.lane, circuit, packet, granter),
+                Event::Control { urgent, bytes } => self.control(urgent, &bytes).await?,
+            }
+        }
+        let faults = self.reader.take_faults();
+        if !faults.is_empty() {
+            self.carrier.faults(faults);
+        }
+        fault
+    }
+
+    async fn control(&mut self, urgent: bool, bytes: &[u8]) -> Result<(), &'static str> {
+        let messages = if urgent { RawMessage::from_urgent(bytes).map(|message| vec![message]) } else { self.messages.feed(bytes) };
+        for message in messages.map_err(|_| "malformed control message")? {
+            self.carrier.event(&self.lane, LaneEvent::Control { urgent, message }).await;
+        }
+        Ok(())
+    }
+}
+
+/// Takes the frames of one record; every record holds whole frames (spec 05, 1).
+fn frames(reader: &mut Reader<Lane>, now_ms: u64, bytes: &mut [u8]) -> Result<(), &'static str> {
+    let (whole, rest) = bytes.as_chunks_mut::<FRAME_BYTES>();
+    if !rest.is_empty() {
+        return Err("a record that does not hold whole frames");
+    }
+    for frame in whole {
+        let frame: &mut Frame = frame;
+        reader.frame(frame, now_ms).map_err(name)?;
+    }
+    Ok(())
+}
+
+fn name(fault: LinkFault) -> &'static str {
+    match fault {
+        LinkFault::Header(_) => "bad frame header",
+        LinkFault::Padding => "padding is not zero",
+        LinkFault::NotAdmitted => "a circuit before HELLO",
+        LinkFault::CircuitId => "a circuit id out of place",
+        LinkFault::TooManyCircuits => "too many circuits",
+        LinkFault::Credit => "credit overrun repeatedly",
+    }
+}
+
+/// What a writer takes from its queue under one lock.
+struct Take {
+    frames: Vec<FrameBuf>,
+    due: Vec<CreditDue<Lane>>,
+    closed: bool,
+}
+
+impl Take {
+    /// Takes the next batch; when there is none, the lane is recorded as asleep.
+    fn next(&mut self, lane: &Lane, now_ms: u64) {
+        let mut waiting = lock(&lane.0.waiting);
+        waiting.queue.recycle(&mut self.frames);
+        self.frames.clear();
+        waiting.queue.take(LANE_WRITE_FRAMES, now_ms, &mut self.frames, &mut self.due);
+        waiting.asleep = self.frames.is_empty();
+        self.closed = waiting.queue.is_closed();
+    }
+}
+
+async fn write(lane: Lane, stream: Arc<TcpStream>, mut sealer: Sealer, clock: Clock) {
+    let mut take = Take { frames: Vec::new(), due: Vec::new(), closed: false };
+    let mut records = Vec::new();
+    loop {
+        take.next(&lane, clock.now_ms());
+        for CreditDue { lane, circuit, permitted } in take.due.drain(..) {
+            lane.queue(|queue| queue.push_credit(circuit, permitted));
+        }
+        if take.closed {
+            break;
+        }
+        if take.frames.is_empty() {
+            lane.0.writer.notified().await;
+            continue;
+        }
+        records.clear();
+        for batch in take.frames.chunks(RECORD_FRAMES) {
+            let mut parts = [&[][..]; RECORD_FRAMES];
+            parts.iter_mut().zip(batch).for_each(|(part, frame)| *part = frame.bytes());
+            if sealer.seal(&parts[..batch.len()], &mut records).is_err() {
+                return fail(&lane);
+            }
+        }
+        if write_all(&stream, &records).await.is_err() {
+            return fail(&lane);
+        }
+    }
+    if let Ok(alert) = sealer.close_notify() {
+        let _ = stream.try_write(&alert);
+    }
+    let _ = socket2::SockRef::from(&*stream).shutdown(std::net::Shutdown::Both);
+}
+
+/// The connection broke: the reader sees it as well; nothing may wait here for ever.
+fn fail(lane: &Lane) {
+    lane.queue(LaneQueue::close);
+    lane.close();
+}
+
+async fn write_all(stream: &TcpStream, records: &[Vec<u8>]) -> io::Result<()> {
+    let mut slices: Vec<_> = records.iter().map(|record| IoSlice::new(record)).collect();
+    let mut left = &mut slices[..];
+    while !left.is_empty() {
+        match stream.try_write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut left, written),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
