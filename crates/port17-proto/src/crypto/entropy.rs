@@ -8,7 +8,7 @@ const BLOCK_BYTES: usize = 512;
 /// The randomness that is passed in: a stream that its seed determines. The daemon seeds it from the system, tests and the
 /// simulator from a number that they print.
 ///
-/// The stream erases its past (spec 02, 5): each key makes 512 bytes, the first 32 of which are the next key, and bytes are
+/// The stream erases its past (spec 02, 7): each key makes 512 bytes, the first 32 of which are the next key, and bytes are
 /// zeroised when they are given out. So who reads this memory later learns no key that was drawn earlier: a long-lived stream
 /// would otherwise undo the forward secrecy of every circuit.
 pub struct Entropy {

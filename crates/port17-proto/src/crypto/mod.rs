@@ -79,6 +79,19 @@ mod tests {
     }
 
     #[test]
+    fn sealing_in_place_and_into_another_buffer_is_the_same() {
+        let key = AeadKey::new(&Secret::new([9; 32]));
+        for length in [0, 1, 15, 16, 17, 2023] {
+            let plain: Vec<u8> = (0..length).map(|at: usize| at.to_le_bytes()[0]).collect();
+            let mut in_place = plain.clone();
+            let tag = key.seal([3; 12], b"aad", &mut in_place);
+            let mut out = vec![0; length + TAG_BYTES];
+            key.seal_into([3; 12], b"aad", &plain, &mut out).unwrap();
+            assert_eq!(out, [&in_place[..], &tag].concat());
+        }
+    }
+
+    #[test]
     fn an_altered_cell_is_refused_and_leaves_no_plaintext() {
         let key = AeadKey::new(&Secret::new([7; 32]));
         let mut sealed = b"attack at dawn, attack at dawn".to_vec();
@@ -106,5 +119,9 @@ mod tests {
         let tag = key.seal([0; 12], &[], &mut []);
         assert!(key.open_into([0; 12], &[], &tag, &mut [0]).is_err());
         assert!(key.open_into([0; 12], &[], &tag, &mut []).is_ok());
+        for length in (0..TAG_BYTES + 5).chain(TAG_BYTES + 6..40) {
+            assert!(key.seal_into([0; 12], &[], b"plain", &mut vec![0; length]).is_err(), "{length}");
+        }
+        assert!(key.seal_into([0; 12], &[], b"plain", &mut [0; TAG_BYTES + 5]).is_ok());
     }
 }

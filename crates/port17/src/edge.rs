@@ -1,0 +1,524 @@
+//! The edges of circuits, where streams begin and end: one task per circuit owns its crypto, and its streams' tasks own the sockets.
+//!
+//! What comes out of cells goes from the lane's reader into the [`Mux`] in batches; what goes into cells waits in the mux until the
+//! circuit's task takes it, seals it in lane order, as far as credit allows, and hands the lane its share.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use port17_proto::circuit::message::{Area, Junk, Target};
+use port17_proto::circuit::mux::{Batch, Exhausted, Mux, MuxEvent, Received, Side, StreamState};
+use port17_proto::circuit::onion::{ANSWER_AREA, BackwardLayer, client_area};
+use port17_proto::circuit::origin::{Answer, Origin, OriginForward};
+use port17_proto::crypto::CryptoError;
+use port17_proto::ids::{CircuitId, StreamId};
+use port17_proto::lane::credit::{CreditError, Granter};
+use port17_proto::lane::frame::{FrameBuf, Header};
+use port17_proto::lane::queue::Outgoing;
+use port17_proto::lane::reader::{Command, Install, Port, Sink};
+use port17_proto::limits::{FIRST_WINDOW_CELLS, LANE_WRITE_FRAMES};
+use port17_proto::wire::registry::{Command as Code, ResetCode, SetupStatus};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Notify, watch};
+
+use crate::lane::{Clock, Lane, lock};
+
+/// Asks for streams to be opened; only an exit's edge has one.
+pub trait Opener: Send + Sync {
+    /// Opens `target` for a stream; must not block.
+    fn open(&self, stream: EdgeStream, target: Target);
+}
+
+/// How far a circuit of this client has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// SETUP is under way.
+    Building,
+    /// All hops have answered.
+    Open,
+    /// A hop (0 is the guard) refused.
+    Refused {
+        /// Who.
+        hop: usize,
+        /// Why.
+        status: SetupStatus,
+    },
+    /// It is over.
+    Over,
+}
+
+/// Wakes the two halves of a stream's task.
+#[derive(Default)]
+struct Bell {
+    incoming: Notify,
+    outgoing: Notify,
+}
+
+/// One edge of one circuit.
+pub struct Edge {
+    lane: Lane,
+    circuit: CircuitId,
+    clock: Clock,
+    mux: Mutex<Mux>,
+    bells: Mutex<HashMap<StreamId, Arc<Bell>>>,
+    /// Wakes the circuit's task.
+    work: Arc<Notify>,
+    created: Mutex<Option<Box<[u8]>>>,
+    over: AtomicBool,
+    opener: Option<Arc<dyn Opener>>,
+}
+
+impl Edge {
+    /// The edge of a circuit that `granter` permits cells of.
+    pub fn new(
+        lane: Lane,
+        circuit: CircuitId,
+        clock: Clock,
+        granter: Granter,
+        growth_ms: u64,
+        opener: Option<Arc<dyn Opener>>,
+    ) -> Arc<Self> {
+        let side = if opener.is_some() { Side::Exit } else { Side::Client };
+        let work = Arc::new(Notify::new());
+        lane.watch_room(circuit, Arc::clone(&work));
+        Arc::new(Self {
+            lane,
+            circuit,
+            clock,
+            mux: Mutex::new(Mux::new(side, granter, growth_ms)),
+            bells: Mutex::new(HashMap::new()),
+            work,
+            created: Mutex::new(None),
+            over: AtomicBool::new(false),
+            opener,
+        })
+    }
+
+    /// Where the lane's reader delivers.
+    pub fn sink(self: &Arc<Self>) -> EdgeSink {
+        EdgeSink { edge: Arc::clone(self), batch: Batch::default() }
+    }
+
+    /// Whether the circuit is over.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// Streams that are not over.
+    pub fn streams(&self) -> usize {
+        lock(&self.mux).streams()
+    }
+
+    /// Opens a stream; see [`EdgeStream::opened`].
+    ///
+    /// # Errors
+    /// When the circuit takes no more.
+    pub fn open(self: &Arc<Self>, target: &Target, first_data: Vec<u8>) -> Result<EdgeStream, Exhausted> {
+        if self.is_over() {
+            return Err(Exhausted);
+        }
+        let mut mux = lock(&self.mux);
+        let id = mux.open(target, first_data, self.clock.now_ms())?;
+        let stream = self.stream(id);
+        self.after(mux);
+        Ok(stream)
+    }
+
+    /// Ends the circuit from here.
+    pub fn end(&self, orderly: bool) {
+        if !self.over.swap(true, Ordering::AcqRel) {
+            self.lane.command(Command::Over(self.circuit));
+            self.lane.queue(|queue| queue.destroy(self.circuit, orderly));
+            self.finish();
+        }
+    }
+
+    /// Asks idle memory back, forgets old streams. Called about once a second.
+    pub fn sweep(&self, idle_ms: u64) {
+        let now_ms = self.clock.now_ms();
+        let mut mux = lock(&self.mux);
+        mux.sweep(now_ms);
+        let asked = mux.reclaim(now_ms, idle_ms);
+        drop(mux);
+        if let Some(to) = asked {
+            self.lane.queue(|queue| queue.push_reclaim(self.circuit, to));
+        }
+    }
+
+    fn stream(self: &Arc<Self>, id: StreamId) -> EdgeStream {
+        let bell = Arc::clone(lock(&self.bells).entry(id).or_default());
+        EdgeStream { edge: Arc::clone(self), id, bell }
+    }
+
+    fn with_mux<R>(self: &Arc<Self>, work: impl FnOnce(&mut Mux, u64) -> R) -> R {
+        let mut mux = lock(&self.mux);
+        let result = work(&mut mux, self.clock.now_ms());
+        self.after(mux);
+        result
+    }
+
+    /// Does what the mux asks for, after its lock is released.
+    fn after(self: &Arc<Self>, mut mux: std::sync::MutexGuard<'_, Mux>) {
+        let events: Vec<_> = mux.drain_events().collect();
+        drop(mux);
+        let mut work = false;
+        for event in events {
+            match event {
+                MuxEvent::Outgoing => work = true,
+                MuxEvent::Changed(id) => self.ring(id),
+                MuxEvent::Credit(permitted) => self.lane.queue(|queue| queue.push_credit(self.circuit, permitted)),
+                MuxEvent::Open(id, target) => {
+                    if let Some(opener) = &self.opener {
+                        opener.open(self.stream(id), target);
+                    }
+                }
+            }
+        }
+        if work {
+            self.work.notify_one();
+        }
+    }
+
+    fn ring(&self, id: StreamId) {
+        if let Some(bell) = lock(&self.bells).get(&id) {
+            bell.incoming.notify_one();
+            bell.outgoing.notify_one();
+        }
+    }
+
+    fn finish(&self) {
+        self.over.store(true, Ordering::Release);
+        self.lane.unwatch_room(self.circuit);
+        lock(&self.mux).close(ResetCode::Protocol, self.clock.now_ms());
+        for bell in lock(&self.bells).values() {
+            bell.incoming.notify_one();
+            bell.outgoing.notify_one();
+        }
+        self.work.notify_one();
+    }
+}
+
+/// The reader's end of an [`Edge`].
+pub struct EdgeSink {
+    edge: Arc<Edge>,
+    batch: Batch,
+}
+
+impl Sink for EdgeSink {
+    fn cell(&mut self, area: &Area) -> Result<(), Junk> {
+        self.batch.add(area)
+    }
+
+    fn flush(&mut self, _now_ms: u64) -> Result<(), Junk> {
+        let batch = &mut self.batch;
+        if batch.is_empty() { Ok(()) } else { self.edge.with_mux(|mux, now_ms| mux.receive(batch, now_ms)) }
+    }
+
+    fn created(&mut self, body: &[u8]) {
+        *lock(&self.edge.created) = Some(body.into());
+        self.edge.work.notify_one();
+    }
+
+    fn limited(&mut self, limit: u64, now_ms: u64) -> Result<Option<u64>, CreditError> {
+        lock(&self.edge.mux).limited(limit, now_ms)
+    }
+
+    fn closed(&mut self) {
+        self.edge.finish();
+    }
+}
+
+// ---- The circuit's task ----
+
+/// Seals what an edge sends.
+enum Sealing {
+    Exit(BackwardLayer),
+    /// SETUP is under way: only the first window may be sent, under the first keys.
+    Building { origin: Box<Origin>, hops: usize, sent: u64 },
+    Client(OriginForward),
+}
+
+impl Sealing {
+    fn area(&self) -> std::ops::Range<usize> {
+        match self {
+            Self::Exit(_) => ANSWER_AREA,
+            Self::Building { hops, .. } => client_area(hops - 1),
+            Self::Client(forward) => client_area(forward.hops() - 1),
+        }
+    }
+
+    fn room(&self, room: u64) -> u64 {
+        match self {
+            Self::Exit(_) | Self::Client(_) => room,
+            Self::Building { sent, .. } => room.min(FIRST_WINDOW_CELLS.saturating_sub(*sent)),
+        }
+    }
+
+    /// Seals one cell in place; gives the header's flags.
+    fn seal(&mut self, frame: &mut FrameBuf) -> Result<u8, CryptoError> {
+        match self {
+            Self::Exit(layer) => {
+                layer.seal_message_backward(frame.bytes_mut());
+                Ok(0)
+            }
+            Self::Building { origin, hops, sent } => {
+                *sent += 1;
+                origin.seal(*hops - 1, frame.bytes_mut()).map_err(|_| CryptoError)
+            }
+            Self::Client(forward) => forward.seal(forward.hops() - 1, frame.bytes_mut()),
+        }
+    }
+}
+
+/// Runs the task of an exit's edge until its circuit is over.
+pub async fn run_exit(edge: Arc<Edge>, layer: BackwardLayer) {
+    CircuitTask::new(edge, Sealing::Exit(layer), None).run().await;
+}
+
+/// Runs the task of a client's circuit until it is over.
+pub async fn run_client(edge: Arc<Edge>, origin: Origin, hops: usize, progress: watch::Sender<Progress>) {
+    let sealing = Sealing::Building { origin: Box::new(origin), hops, sent: 0 };
+    CircuitTask::new(edge, sealing, Some(progress)).run().await;
+}
+
+struct CircuitTask {
+    edge: Arc<Edge>,
+    sealing: Sealing,
+    progress: Option<watch::Sender<Progress>>,
+    spare: Vec<FrameBuf>,
+    batch: Vec<Outgoing>,
+}
+
+impl CircuitTask {
+    fn new(edge: Arc<Edge>, sealing: Sealing, progress: Option<watch::Sender<Progress>>) -> Self {
+        Self { edge, sealing, progress, spare: Vec::new(), batch: Vec::new() }
+    }
+
+    async fn run(mut self) {
+        while !self.edge.is_over() {
+            if !self.take_created() {
+                self.edge.end(false);
+                break;
+            }
+            match self.send() {
+                Ok(true) => tokio::task::yield_now().await,
+                Ok(false) => self.edge.work.notified().await,
+                Err(CryptoError) => self.edge.end(false),
+            }
+        }
+        // A refusal that came together with the end is still to be told.
+        self.take_created();
+        if let Some(progress) = &self.progress {
+            progress.send_if_modified(|state| {
+                let over = matches!(state, Progress::Building | Progress::Open);
+                if over {
+                    *state = Progress::Over;
+                }
+                over
+            });
+        }
+    }
+
+    /// Takes the answer to SETUP, if it has come; false when the circuit is to be destroyed.
+    fn take_created(&mut self) -> bool {
+        let Some(body) = lock(&self.edge.created).take() else { return true };
+        let Sealing::Building { origin, .. } = &mut self.sealing else { return false };
+        let progress = match origin.handle_created(&body) {
+            Ok(Answer::Complete) => Progress::Open,
+            Ok(Answer::Failed { hop, status }) => Progress::Refused { hop, status },
+            Err(_) => Progress::Over,
+        };
+        let open = progress == Progress::Open && self.split();
+        if let Some(sender) = &self.progress {
+            sender.send_replace(progress);
+        }
+        open
+    }
+
+    /// The fresh keys are in force: parts the two directions, so that the reader can open cells.
+    fn split(&mut self) -> bool {
+        let placeholder = Sealing::Client(OriginForward::new(Vec::new()));
+        let Sealing::Building { origin, .. } = std::mem::replace(&mut self.sealing, placeholder) else { return false };
+        let Some((forward, backward)) = origin.split() else { return false };
+        self.sealing = Sealing::Client(forward);
+        self.edge.lane.command(Command::Install(self.edge.circuit, Install::Opened(backward)));
+        true
+    }
+
+    /// Sends one batch; false when there was nothing to send or no room.
+    fn send(&mut self) -> Result<bool, CryptoError> {
+        let (lane, circuit) = (&self.edge.lane, self.edge.circuit);
+        let Some(room) = lane.queue(|queue| queue.room(circuit)) else { return Err(CryptoError) };
+        let most = usize::try_from(self.sealing.room(room)).unwrap_or(usize::MAX).min(LANE_WRITE_FRAMES);
+        self.fill(most);
+        for outgoing in &mut self.batch {
+            let flags = self.sealing.seal(&mut outgoing.frame)?;
+            outgoing.frame.set_header(Header { flags, ..Header::new(circuit, Code::Cell) });
+        }
+        let sent = !self.batch.is_empty();
+        if sent {
+            let (batch, spare) = (&mut self.batch, &mut self.spare);
+            lane.queue(|queue| queue.hand_over(batch, spare));
+        }
+        Ok(sent)
+    }
+
+    /// Packs up to `most` cells.
+    fn fill(&mut self, most: usize) {
+        let area = self.sealing.area();
+        let circuit = self.edge.circuit;
+        let (spare, batch) = (&mut self.spare, &mut self.batch);
+        self.edge.with_mux(|mux, now_ms| {
+            while batch.len() < most && mux.has_outgoing() {
+                let mut frame = spare.pop().unwrap_or_default();
+                let filled = frame.bytes_mut()[area.clone()].as_mut_array().is_some_and(|area| mux.fill(area, now_ms));
+                if !filled {
+                    spare.push(frame);
+                    break;
+                }
+                batch.push(Outgoing { circuit, frame });
+            }
+        });
+    }
+}
+
+// ---- A stream's task ----
+
+/// The application ended badly, or the stream was reset: the other side is to be told so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamBroken;
+
+/// One stream, as its task holds it. Dropping it resets what is left of it.
+pub struct EdgeStream {
+    edge: Arc<Edge>,
+    id: StreamId,
+    bell: Arc<Bell>,
+}
+
+/// The first and the largest read from a socket: small streams stay small, busy ones read much at once.
+const FIRST_READ_BYTES: usize = 4 * 1024;
+const LARGEST_READ_BYTES: usize = 128 * 1024;
+
+impl EdgeStream {
+    /// Waits for the answer to OPEN (client).
+    ///
+    /// # Errors
+    /// How the exit refused, or `Protocol` when the circuit ended.
+    pub async fn opened(&self) -> Result<(), ResetCode> {
+        loop {
+            match self.edge.with_mux(|mux, _| mux.state(self.id)) {
+                StreamState::Open => return Ok(()),
+                StreamState::Over(code) => return Err(code),
+                StreamState::Ended => return Err(ResetCode::Protocol),
+                StreamState::Opening => self.bell.incoming.notified().await,
+            }
+        }
+    }
+
+    /// Answers OPEN (exit).
+    pub fn answer(&self, ip: IpAddr, ttl_s: u32) {
+        self.edge.with_mux(|mux, _| mux.opened(self.id, ip, ttl_s));
+    }
+
+    /// Ends the stream both ways at once.
+    pub fn reset(&self, code: ResetCode) {
+        self.edge.with_mux(|mux, now_ms| mux.reset(self.id, code, now_ms));
+    }
+
+    /// Waits until the stream is over, whoever ends it.
+    pub async fn over(&self) {
+        while !matches!(self.edge.with_mux(|mux, _| mux.state(self.id)), StreamState::Over(_) | StreamState::Ended) {
+            self.bell.incoming.notified().await;
+        }
+    }
+
+    /// Copies both ways until both directions have ended; a half-close travels as one.
+    ///
+    /// # Errors
+    /// When it did not end in order.
+    pub async fn pump<R, W>(self, from_app: R, to_app: W) -> Result<(), StreamBroken>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        tokio::try_join!(self.send(from_app), self.receive(to_app)).map(|_| ())
+    }
+
+    async fn send<R: AsyncRead + Unpin>(&self, mut from_app: R) -> Result<(), StreamBroken> {
+        let mut size = FIRST_READ_BYTES;
+        loop {
+            let room = self.room().await.ok_or(StreamBroken)?;
+            let size_now = size.min(room);
+            let mut chunk = Vec::with_capacity(size_now);
+            let read = tokio::select! {
+                biased;
+                read = (&mut from_app).take(size_now as u64).read_buf(&mut chunk) => read.map_err(|_| StreamBroken)?,
+                () = self.broken() => return Err(StreamBroken),
+            };
+            if read == 0 {
+                self.edge.with_mux(|mux, _| mux.push_fin(self.id));
+                return Ok(());
+            }
+            if read == size {
+                size = (size * 2).min(LARGEST_READ_BYTES);
+            } else if read < size / 4 {
+                size = (size / 2).max(FIRST_READ_BYTES);
+            }
+            self.edge.with_mux(|mux, _| mux.push_data(self.id, chunk));
+        }
+    }
+
+    /// Waits for room in the stream's queue; none when the stream is over.
+    async fn room(&self) -> Option<usize> {
+        loop {
+            match lock(&self.edge.mux).room(self.id)? {
+                0 => {}
+                room => return Some(room),
+            }
+            self.bell.outgoing.notified().await;
+        }
+    }
+
+    /// Waits until the stream was reset.
+    async fn broken(&self) {
+        while lock(&self.edge.mux).room(self.id).is_some() {
+            self.bell.outgoing.notified().await;
+        }
+    }
+
+    async fn receive<W: AsyncWrite + Unpin>(&self, mut to_app: W) -> Result<(), StreamBroken> {
+        loop {
+            let received = self.edge.with_mux(|mux, _| mux.take(self.id));
+            let Received { chunks, fin } = received.ok_or(StreamBroken)?;
+            let mut bytes = 0;
+            for chunk in &chunks {
+                to_app.write_all(chunk).await.map_err(|_| StreamBroken)?;
+                bytes += chunk.len() as u64;
+            }
+            let nothing = chunks.is_empty();
+            drop(chunks);
+            if fin {
+                // Nobody is left to tell when the application does not want even the end.
+                let _ = to_app.shutdown().await;
+            }
+            if !nothing || fin {
+                self.edge.with_mux(|mux, now_ms| mux.consumed(self.id, bytes, now_ms));
+            }
+            if fin {
+                return Ok(());
+            }
+            if nothing {
+                self.bell.incoming.notified().await;
+            }
+        }
+    }
+}
+
+impl Drop for EdgeStream {
+    fn drop(&mut self) {
+        lock(&self.edge.bells).remove(&self.id);
+        self.reset(ResetCode::Unreachable);
+    }
+}
