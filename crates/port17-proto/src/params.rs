@@ -1,1 +1,406 @@
-//! Network parameters: every time, rate and count a network may choose (spec 09).
+//! Network parameters (spec 09): every time, rate, count and share that a network may choose for itself, in one typed struct. Sizes
+//! that bound memory stand in `limits`, cryptography in `crypto`.
+//!
+//! [`Params::DEFAULT`] is for networks, [`Params::demo`] for one machine and for tests: it forms in seconds. Whoever builds another
+//! set calls [`Params::validate`] before use.
+
+use std::time::Duration;
+
+use crate::bottle::BottleRules;
+use crate::limits::CIRCUIT_KEYS;
+
+/// A token bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Tokens that come back each second.
+    pub per_second: u32,
+    /// Tokens at the start and at most.
+    pub burst: u32,
+}
+
+/// A value is outside of its allowed range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("parameter {name}: {rule}")]
+pub struct ParamsError {
+    /// The parameter.
+    pub name: &'static str,
+    /// What is allowed.
+    pub rule: &'static str,
+}
+
+/// The parameters of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Params {
+    /// What the set calls itself; shown at start when it is not `default`.
+    pub name: &'static str,
+
+    // ---- Identity and Bottles (spec 03, 04) ----
+    /// A node makes a new circuit key this often: it bounds how many circuits one stolen key opens.
+    pub circuit_key_interval: Duration,
+    /// A circuit key is erased this long after it was made, whatever Bottle carries it: from then on first flights are secret.
+    pub circuit_key_lifetime: Duration,
+    /// A client stops using a circuit key this long before it is erased, so that no SETUP arrives too late.
+    pub circuit_key_margin: Duration,
+    /// A Bottle is valid this long after its sequence number; a little more than a day, so that one lost update does no harm.
+    pub bottle_lifetime: Duration,
+    /// A link key's end lies at most this long after the Bottle that names it.
+    pub link_key_lifetime: Duration,
+    /// A sequence number may be this far ahead of the receiver's clock.
+    pub bottle_ahead: Duration,
+    /// A Bottle is published this often on average, and accepted so: changing links must not flood the network.
+    pub bottle_interval: Duration,
+    /// Bottles that may follow each other at once, before `bottle_interval` counts.
+    pub bottle_burst: u32,
+    /// Changes are gathered this long before a new Bottle.
+    pub bottle_batch: Duration,
+    /// A sequence number that could not be stored is tried again after this time.
+    pub seq_retry: Duration,
+    /// A link is withdrawn from the Bottle only after it was down this long: a restart is not a loss.
+    pub link_loss_grace: Duration,
+    /// Losses are published at most this often, all together.
+    pub link_loss_interval: Duration,
+    /// The directory of Bottles is read this often.
+    pub directory_rescan: Duration,
+
+    // ---- Lanes and links (spec 05) ----
+    /// A transport connection must be made within this time, for each address.
+    pub dial_timeout: Duration,
+    /// From the transport connection to HELLO: both the TLS handshake and the first message.
+    pub handshake_timeout: Duration,
+    /// The first wait after a failed dial or a lost link; doubles each time.
+    pub backoff_min: Duration,
+    /// The longest wait.
+    pub backoff_max: Duration,
+    /// A link that was up this long starts at `backoff_min` again when it is lost.
+    pub backoff_reset: Duration,
+    /// PING goes out this often on each lane (± 20 %).
+    pub ping_interval: Duration,
+    /// No PONG within this time: the lane is dead.
+    pub ping_timeout: Duration,
+    /// Circuits that a node lets another node open on one lane.
+    pub node_lane_circuits: u32,
+    /// Circuits of one client link, both lanes together.
+    pub client_link_circuits: u32,
+    /// Client links from one address: more would let one host take all places.
+    pub clients_per_address: u32,
+    /// Client links from one /24 (IPv6: /48).
+    pub clients_per_prefix: u32,
+    /// TLS handshakes from one address.
+    pub handshakes_per_address: Rate,
+    /// Addresses of the loopback network are dialled and may stand in Bottles: for a demo on one machine.
+    pub loopback_allowed: bool,
+
+    // ---- Circuits (spec 06) ----
+    /// SETUPs from one client link.
+    pub client_setups: Rate,
+    /// SETUPs from one node link.
+    pub node_setups: Rate,
+    /// Memory for windows: this share of the machine's, in percent.
+    pub pool_share_percent: u32,
+    /// Memory for windows: at least this many bytes.
+    pub pool_min_bytes: u64,
+    /// Share of the pool that all clients together get, in percent.
+    pub pool_clients_percent: u32,
+    /// Share of the pool that the clients of one /24 (IPv6: /48) get, in percent.
+    pub pool_prefix_percent: u32,
+    /// Bytes of idle reservation of one client link, each way.
+    pub pool_client_idle_bytes: u64,
+    /// A window that lies idle this long is taken back to `limits::IDLE_WINDOW_CELLS`.
+    pub idle_reclaim: Duration,
+    /// A window grows when it was drained within a lane's round trip, or within this time where the round trip is shorter: below
+    /// it the round trip measured is noise.
+    pub window_growth_floor: Duration,
+    /// A circuit whose queue waits this long …
+    pub queue_wait: Duration,
+    /// … for this long has its window halved.
+    pub queue_wait_for: Duration,
+    /// Breaches of credit are counted over this time.
+    pub breach_window: Duration,
+
+    // ---- Streams and exit (spec 06, 07) ----
+    /// OPENs of one circuit.
+    pub opens: Rate,
+    /// An exit dials a target this long, each address.
+    pub exit_dial_timeout: Duration,
+    /// An exit resolves a name this long.
+    pub exit_resolve_timeout: Duration,
+    /// DATA for a stream closed this long ago is junk.
+    pub closed_stream_grace: Duration,
+
+    // ---- Routes, client (spec 08, 10) ----
+    /// A client waits this long for Bottles before it draws its guard, so that the first one read is not always it.
+    pub guard_draw_wait: Duration,
+    /// Nodes of a route.
+    pub hops: u32,
+    /// Fewest nodes that a client may ask for: below 3 one node can learn both ends.
+    pub danger_min_hops: u32,
+    /// Without CREATED within this time the second hop is taken for dead.
+    pub created_timeout: Duration,
+    /// Without OPENED within this time an application is told that the target does not answer.
+    pub open_timeout: Duration,
+    /// A hop that failed is not used for this time.
+    pub hop_skip: Duration,
+    /// A circuit takes no new streams after this time.
+    pub circuit_max_age: Duration,
+    /// Circuits kept ready for new isolation keys.
+    pub spare_circuits: u32,
+}
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const fn minutes(minutes: u64) -> Duration {
+    Duration::from_secs(minutes * 60)
+}
+
+const fn hours(hours: u64) -> Duration {
+    Duration::from_secs(hours * 3600)
+}
+
+impl Params {
+    /// For networks.
+    pub const DEFAULT: Self = Self {
+        name: "default",
+        circuit_key_interval: hours(6),
+        circuit_key_lifetime: hours(30),
+        circuit_key_margin: hours(1),
+        bottle_lifetime: hours(30),
+        link_key_lifetime: hours(90 * 24),
+        bottle_ahead: hours(1),
+        bottle_interval: minutes(5),
+        bottle_burst: 4,
+        bottle_batch: seconds(1),
+        seq_retry: seconds(5),
+        link_loss_grace: minutes(1),
+        link_loss_interval: hours(1),
+        directory_rescan: seconds(1),
+        dial_timeout: seconds(10),
+        handshake_timeout: seconds(10),
+        backoff_min: seconds(1),
+        backoff_max: minutes(1),
+        backoff_reset: seconds(30),
+        ping_interval: seconds(15),
+        ping_timeout: seconds(20),
+        node_lane_circuits: 32_768,
+        client_link_circuits: 64,
+        clients_per_address: 16,
+        clients_per_prefix: 64,
+        handshakes_per_address: Rate { per_second: 20, burst: 40 },
+        loopback_allowed: false,
+        client_setups: Rate { per_second: 4, burst: 20 },
+        node_setups: Rate { per_second: 200, burst: 1000 },
+        pool_share_percent: 25,
+        pool_min_bytes: 64 << 20,
+        pool_clients_percent: 50,
+        pool_prefix_percent: 5,
+        pool_client_idle_bytes: 2 << 20,
+        idle_reclaim: seconds(5),
+        window_growth_floor: ms(2),
+        queue_wait: ms(200),
+        queue_wait_for: seconds(1),
+        breach_window: minutes(10),
+        opens: Rate { per_second: 4000, burst: 1000 },
+        exit_dial_timeout: seconds(10),
+        exit_resolve_timeout: seconds(5),
+        closed_stream_grace: seconds(30),
+        guard_draw_wait: ms(500),
+        hops: 3,
+        danger_min_hops: 3,
+        created_timeout: seconds(1),
+        open_timeout: seconds(30),
+        hop_skip: minutes(1),
+        circuit_max_age: minutes(10),
+        spare_circuits: 2,
+    };
+
+    /// For one machine and for tests: forms in seconds, takes loopback addresses, lets one address have many clients and routes be
+    /// short for measuring.
+    pub const fn demo() -> Self {
+        Self {
+            name: "demo",
+            bottle_interval: seconds(1),
+            bottle_burst: 20,
+            bottle_batch: ms(50),
+            seq_retry: ms(500),
+            link_loss_grace: seconds(5),
+            link_loss_interval: seconds(10),
+            dial_timeout: seconds(3),
+            handshake_timeout: seconds(5),
+            backoff_min: ms(100),
+            backoff_max: seconds(1),
+            backoff_reset: seconds(2),
+            ping_interval: seconds(2),
+            ping_timeout: seconds(10),
+            client_link_circuits: 1024,
+            clients_per_address: 256,
+            clients_per_prefix: 1024,
+            handshakes_per_address: Rate { per_second: 200, burst: 400 },
+            loopback_allowed: true,
+            client_setups: Rate { per_second: 200, burst: 1000 },
+            pool_clients_percent: 50,
+            pool_prefix_percent: 50,
+            guard_draw_wait: ms(200),
+            danger_min_hops: 1,
+            ..Self::DEFAULT
+        }
+    }
+
+    /// What a Bottle is judged by.
+    pub fn bottle_rules(&self) -> BottleRules {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        BottleRules {
+            life_ms: ms(self.bottle_lifetime),
+            ahead_ms: ms(self.bottle_ahead),
+            link_key_life_ms: ms(self.link_key_lifetime),
+            circuit_key_life_ms: ms(self.circuit_key_lifetime),
+        }
+    }
+
+    /// Circuit keys that a node has at once, at most.
+    fn circuit_keys_alive(&self) -> usize {
+        let keys = self.circuit_key_lifetime.as_secs().div_ceil(self.circuit_key_interval.as_secs().max(1));
+        usize::try_from(keys).unwrap_or(usize::MAX)
+    }
+
+    /// Checks that every value is in its range and that those that depend on each other fit.
+    ///
+    /// # Errors
+    /// The first parameter that does not.
+    pub fn validate(&self) -> Result<(), ParamsError> {
+        self.validate_records()?;
+        self.validate_lanes()?;
+        self.validate_circuits()?;
+        self.validate_routes()
+    }
+
+    fn validate_records(&self) -> Result<(), ParamsError> {
+        require(self.circuit_key_interval >= minutes(1), "circuit_key_interval", "at least 1 minute")?;
+        require(
+            self.circuit_key_lifetime > self.circuit_key_interval && self.circuit_key_lifetime <= hours(72),
+            "circuit_key_lifetime",
+            "longer than circuit_key_interval, at most 72 h",
+        )?;
+        require(
+            self.circuit_key_margin < self.circuit_key_lifetime - self.circuit_key_interval,
+            "circuit_key_margin",
+            "shorter than circuit_key_lifetime less circuit_key_interval, else a client would find no key it may use",
+        )?;
+        require(
+            self.bottle_lifetime > self.circuit_key_interval && self.bottle_lifetime <= hours(24 * 7),
+            "bottle_lifetime",
+            "longer than circuit_key_interval, at most 7 days",
+        )?;
+        require(
+            self.circuit_keys_alive() < CIRCUIT_KEYS,
+            "circuit_key_interval",
+            "so long that fewer than 16 keys live at once",
+        )?;
+        require(in_range(self.link_key_lifetime, hours(1), hours(90 * 24)), "link_key_lifetime", "1 h to 90 days")?;
+        require(self.bottle_ahead <= hours(24), "bottle_ahead", "at most 24 h")?;
+        require(
+            self.bottle_interval < self.circuit_key_interval,
+            "bottle_interval",
+            "shorter than circuit_key_interval, else a new key would wait",
+        )?;
+        require((1..=1000).contains(&self.bottle_burst), "bottle_burst", "1 to 1000")?;
+        require(self.bottle_batch <= minutes(1), "bottle_batch", "at most 1 minute")?;
+        require(in_range(self.seq_retry, ms(10), minutes(10)), "seq_retry", "10 ms to 10 minutes")?;
+        require(self.link_loss_interval <= hours(24), "link_loss_interval", "at most 24 h")?;
+        require(self.link_loss_grace <= hours(1), "link_loss_grace", "at most 1 h")?;
+        require(in_range(self.directory_rescan, ms(10), minutes(10)), "directory_rescan", "10 ms to 10 minutes")
+    }
+
+    fn validate_lanes(&self) -> Result<(), ParamsError> {
+        require(in_range(self.dial_timeout, ms(10), minutes(2)), "dial_timeout", "10 ms to 2 minutes")?;
+        require(in_range(self.handshake_timeout, ms(10), minutes(2)), "handshake_timeout", "10 ms to 2 minutes")?;
+        require(self.backoff_min >= ms(10), "backoff_min", "at least 10 ms")?;
+        require(
+            self.backoff_max >= self.backoff_min && self.backoff_max <= hours(24),
+            "backoff_max",
+            "at least backoff_min, at most 24 h",
+        )?;
+        require(in_range(self.ping_interval, ms(100), minutes(10)), "ping_interval", "100 ms to 10 minutes")?;
+        require(in_range(self.ping_timeout, ms(100), minutes(10)), "ping_timeout", "100 ms to 10 minutes")?;
+        require((1..=32_768).contains(&self.node_lane_circuits), "node_lane_circuits", "1 to 32768: half of a lane's ids")?;
+        require((1..=32_768).contains(&self.client_link_circuits), "client_link_circuits", "1 to 32768")?;
+        require(self.clients_per_address >= 1, "clients_per_address", "at least 1")?;
+        require(self.clients_per_prefix >= self.clients_per_address, "clients_per_prefix", "at least clients_per_address")?;
+        require_rate(self.handshakes_per_address, "handshakes_per_address")
+    }
+
+    fn validate_circuits(&self) -> Result<(), ParamsError> {
+        require_rate(self.client_setups, "client_setups")?;
+        require_rate(self.node_setups, "node_setups")?;
+        require_rate(self.opens, "opens")?;
+        require((1..=90).contains(&self.pool_share_percent), "pool_share_percent", "1 to 90")?;
+        require(self.pool_min_bytes >= 1 << 20, "pool_min_bytes", "at least 1 MiB")?;
+        require((1..=100).contains(&self.pool_clients_percent), "pool_clients_percent", "1 to 100")?;
+        require(
+            (1..=self.pool_clients_percent).contains(&self.pool_prefix_percent),
+            "pool_prefix_percent",
+            "1 to pool_clients_percent",
+        )?;
+        require(in_range(self.idle_reclaim, ms(100), hours(1)), "idle_reclaim", "100 ms to 1 h")?;
+        require(self.window_growth_floor <= seconds(1), "window_growth_floor", "at most 1 s")?;
+        require(in_range(self.queue_wait, ms(1), seconds(60)), "queue_wait", "1 ms to 60 s")?;
+        require(in_range(self.queue_wait_for, ms(1), minutes(10)), "queue_wait_for", "1 ms to 10 minutes")?;
+        require(in_range(self.breach_window, seconds(1), hours(24)), "breach_window", "1 s to 24 h")?;
+        require(in_range(self.exit_dial_timeout, ms(10), minutes(2)), "exit_dial_timeout", "10 ms to 2 minutes")?;
+        require(in_range(self.exit_resolve_timeout, ms(10), minutes(2)), "exit_resolve_timeout", "10 ms to 2 minutes")?;
+        require(in_range(self.closed_stream_grace, seconds(1), minutes(10)), "closed_stream_grace", "1 s to 10 minutes")
+    }
+
+    fn validate_routes(&self) -> Result<(), ParamsError> {
+        require((1..=6).contains(&self.danger_min_hops), "danger_min_hops", "1 to 6")?;
+        require((self.danger_min_hops..=6).contains(&self.hops), "hops", "danger_min_hops to 6")?;
+        require(self.guard_draw_wait <= minutes(1), "guard_draw_wait", "at most 1 minute")?;
+        require(in_range(self.created_timeout, ms(10), minutes(2)), "created_timeout", "10 ms to 2 minutes")?;
+        require(in_range(self.open_timeout, ms(10), minutes(5)), "open_timeout", "10 ms to 5 minutes")?;
+        require(self.hop_skip <= hours(24), "hop_skip", "at most 24 h")?;
+        require(in_range(self.circuit_max_age, seconds(1), hours(24)), "circuit_max_age", "1 s to 24 h")?;
+        require(self.spare_circuits <= 16, "spare_circuits", "at most 16")
+    }
+}
+
+fn require(holds: bool, name: &'static str, rule: &'static str) -> Result<(), ParamsError> {
+    if holds { Ok(()) } else { Err(ParamsError { name, rule }) }
+}
+
+fn require_rate(rate: Rate, name: &'static str) -> Result<(), ParamsError> {
+    require(rate.per_second >= 1 && rate.burst >= 1, name, "at least 1 per second and a burst of at least 1")
+}
+
+fn in_range(value: Duration, low: Duration, high: Duration) -> bool {
+    low <= value && value <= high
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_sets_are_in_range() {
+        assert_eq!(Params::DEFAULT.validate(), Ok(()));
+        assert_eq!(Params::demo().validate(), Ok(()));
+    }
+
+    #[test]
+    fn values_out_of_range_are_named() {
+        let cases: [(Params, &str); 6] = [
+            (Params { circuit_key_interval: Duration::ZERO, ..Params::DEFAULT }, "circuit_key_interval"),
+            (Params { circuit_key_margin: hours(24), ..Params::DEFAULT }, "circuit_key_margin"),
+            (Params { backoff_max: ms(1), ..Params::DEFAULT }, "backoff_max"),
+            (Params { hops: 2, ..Params::DEFAULT }, "hops"),
+            (Params { hops: 7, ..Params::DEFAULT }, "hops"),
+            (Params { client_setups: Rate { per_second: 0, burst: 1 }, ..Params::DEFAULT }, "client_setups"),
+        ];
+        for (params, name) in cases {
+            assert_eq!(params.validate().unwrap_err().name, name);
+        }
+    }
+}

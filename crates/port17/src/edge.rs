@@ -236,7 +236,11 @@ impl Sink for EdgeSink {
 enum Sealing {
     Exit(BackwardLayer),
     /// SETUP is under way: only the first window may be sent, under the first keys.
-    Building { origin: Box<Origin>, hops: usize, sent: u64 },
+    Building {
+        origin: Box<Origin>,
+        hops: usize,
+        sent: u64,
+    },
     Client(OriginForward),
 }
 

@@ -164,6 +164,21 @@ pub enum CircuitFault {
     Junk,
 }
 
+impl CircuitFault {
+    /// The word for status and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SetupParts => "circuit-setup-parts",
+            Self::SetupRefused => "circuit-setup-refused",
+            Self::Authentication => "circuit-not-authentic",
+            Self::RelayMessage => "circuit-relay-message",
+            Self::Credit => "circuit-credit",
+            Self::State => "circuit-state",
+            Self::Junk => "circuit-junk",
+        }
+    }
+}
+
 /// Why the link must be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LinkFault {
@@ -267,6 +282,16 @@ impl<P: Port> Reader<P> {
     /// Circuits destroyed from here since the last call, by reason.
     pub fn take_faults(&mut self) -> BTreeMap<CircuitFault, u64> {
         std::mem::take(&mut self.faults)
+    }
+
+    /// Whether there is something to drain.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// Whether the lane may carry circuits.
+    pub fn is_admitted(&self) -> bool {
+        self.admission.is_some()
     }
 
     /// Circuits in any state.

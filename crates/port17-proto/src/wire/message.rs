@@ -1,1 +1,381 @@
-//! Messages of the control stream (spec 05, 4).
+//! The control stream: what two neighbours say to each other beside cells (spec 05, 4).
+//!
+//! A message is `length u32 ‖ type u8 ‖ CBOR`; the length counts the type and the CBOR. It travels in CONTROL frames, whose body is
+//! `length u16 ‖ bytes ‖ zeros`: with flag bit 0 set the bytes are one whole *urgent* message, without it they are the next piece of
+//! the lane's message stream. A type belongs to one of the two ways ([`Message::is_urgent`]), so that HELLO can never be overtaken
+//! by what it permits, and a PONG never waits behind Bottles.
+//!
+//! Decoding is two steps: [`MessageStream`] or [`RawMessage::from_urgent`] cut the bytes into [`RawMessage`]s within their bounds;
+//! [`Message::decode`] reads the CBOR. The CBOR is deterministic (RFC 8949, 4.2.1): what does not re-encode to itself is invalid.
+
+use minicbor::{Decoder, Encoder};
+
+use super::registry::{BODY_BYTES, ControlType, GoAwayReason, Role, goaway_key, hello_key, ping_key};
+use crate::limits::CONTROL_MESSAGE_BYTES;
+
+/// Most bytes of a message, or of a piece of the stream, in one CONTROL frame: the body less its length.
+pub const PIECE_BYTES: usize = BODY_BYTES - 2;
+
+/// Bytes before a message's type: its length.
+const LENGTH_BYTES: usize = 4;
+
+/// A message of the control stream is not well formed. The lane it came on is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// A CONTROL frame's length is 0 or more than the frame holds.
+    #[error("a CONTROL frame's length is wrong")]
+    FrameLength,
+    /// The rest of a CONTROL frame is not zero.
+    #[error("a CONTROL frame ends in bytes that are not zero")]
+    FrameRest,
+    /// A message has no type, or is longer than is allowed.
+    #[error("a control message's length is wrong")]
+    Length,
+    /// An urgent frame holds less or more than one message.
+    #[error("an urgent frame does not hold exactly one message")]
+    NotOneMessage,
+    /// The type is below 16 and not assigned.
+    #[error("the control message's type is unknown")]
+    UnknownType,
+    /// The message came urgent but belongs into the stream, or the other way round.
+    #[error("the control message came in the wrong class")]
+    WrongClass,
+    /// The CBOR is cut, not deterministic, of the wrong types, or has more or fewer fields than the type has.
+    #[error("the control message's content is malformed")]
+    Malformed,
+}
+
+/// Puts a message or a piece into a CONTROL frame's body, which must be all zero.
+///
+/// # Errors
+/// When `bytes` is empty or longer than [`PIECE_BYTES`].
+pub fn write_control_body(bytes: &[u8], body: &mut [u8; BODY_BYTES]) -> Result<(), MessageError> {
+    let length = u16::try_from(bytes.len()).map_err(|_| MessageError::FrameLength)?;
+    if bytes.is_empty() || bytes.len() > PIECE_BYTES {
+        return Err(MessageError::FrameLength);
+    }
+    body[..2].copy_from_slice(&length.to_be_bytes());
+    body[2..2 + bytes.len()].copy_from_slice(bytes);
+    Ok(())
+}
+
+/// The bytes of a CONTROL frame's body.
+///
+/// # Errors
+/// When the length is 0 or does not fit, or the rest is not zero (spec 05, 2).
+pub fn read_control_body(body: &[u8; BODY_BYTES]) -> Result<&[u8], MessageError> {
+    let length = usize::from(u16::from_be_bytes([body[0], body[1]]));
+    if length == 0 || length > PIECE_BYTES {
+        return Err(MessageError::FrameLength);
+    }
+    let (bytes, rest) = body[2..].split_at(length);
+    if rest.iter().any(|byte| *byte != 0) {
+        return Err(MessageError::FrameRest);
+    }
+    Ok(bytes)
+}
+
+/// A message as it came: its type's code and its CBOR, not looked at yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawMessage {
+    /// The type's code, assigned or not.
+    pub code: u8,
+    /// The CBOR.
+    pub body: Vec<u8>,
+}
+
+impl RawMessage {
+    /// The one message of an urgent frame.
+    ///
+    /// # Errors
+    /// When `bytes` is anything but exactly one message.
+    pub fn from_urgent(bytes: &[u8]) -> Result<Self, MessageError> {
+        let (length, rest) = bytes.split_first_chunk::<LENGTH_BYTES>().ok_or(MessageError::NotOneMessage)?;
+        if message_length(*length)? != rest.len() {
+            return Err(MessageError::NotOneMessage);
+        }
+        Ok(Self::from_content(rest))
+    }
+
+    /// The message's bytes, length first.
+    pub fn encode(&self) -> Vec<u8> {
+        let length = u32::try_from(1 + self.body.len()).unwrap_or(u32::MAX);
+        let mut out = Vec::with_capacity(LENGTH_BYTES + 1 + self.body.len());
+        out.extend_from_slice(&length.to_be_bytes());
+        out.push(self.code);
+        out.extend_from_slice(&self.body);
+        out
+    }
+
+    /// `content` = type ‖ CBOR, never empty: its length was checked to be at least 1.
+    fn from_content(content: &[u8]) -> Self {
+        let (code, body) = content.split_first().map_or((0, &[][..]), |(code, body)| (*code, body));
+        Self { code, body: body.to_vec() }
+    }
+}
+
+fn message_length(bytes: [u8; LENGTH_BYTES]) -> Result<usize, MessageError> {
+    let length = usize::try_from(u32::from_be_bytes(bytes)).map_err(|_| MessageError::Length)?;
+    if (1..=CONTROL_MESSAGE_BYTES).contains(&length) { Ok(length) } else { Err(MessageError::Length) }
+}
+
+/// The receiving end of one lane's message stream: pieces in, messages out.
+///
+/// Invariant: it never holds more than one unfinished message, so at most `CONTROL_MESSAGE_BYTES` + 4 and one piece; the length is
+/// checked before anything is stored for it, and memory grows with what came, not with what was announced.
+#[derive(Debug, Default)]
+pub struct MessageStream {
+    held: Vec<u8>,
+}
+
+impl MessageStream {
+    /// An empty stream.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next piece and gives the messages that it completes, in order.
+    ///
+    /// # Errors
+    /// When a message's length is 0 or above the limit. The lane must then be closed: the stream has lost its place.
+    pub fn feed(&mut self, piece: &[u8]) -> Result<Vec<RawMessage>, MessageError> {
+        self.held.extend_from_slice(piece);
+        let (mut messages, mut at) = (Vec::new(), 0);
+        while let Some((length, rest)) = self.held[at..].split_first_chunk::<LENGTH_BYTES>() {
+            let length = message_length(*length)?;
+            let Some(content) = rest.get(..length) else { break };
+            messages.push(RawMessage::from_content(content));
+            at += LENGTH_BYTES + length;
+        }
+        self.held.drain(..at);
+        if self.held.is_empty() {
+            // A lane is quiet most of its life: one large message must not keep its memory for ever.
+            self.held = Vec::new();
+        }
+        Ok(messages)
+    }
+
+    /// Bytes held of the message that is not complete yet.
+    pub fn held_bytes(&self) -> usize {
+        self.held.len()
+    }
+}
+
+/// Cuts an encoded message into the pieces that CONTROL frames carry, in order.
+pub fn split_into_pieces(message: &[u8]) -> impl Iterator<Item = &[u8]> {
+    message.chunks(PIECE_BYTES)
+}
+
+/// Opens a lane (spec 05, 4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// The lowest and the highest protocol version that the sender speaks.
+    pub versions: (u8, u8),
+    /// Who speaks.
+    pub role: Role,
+    /// Which lane of the link this is: 1 or 2.
+    pub slot: LaneSlot,
+    /// The dialler's random name of the link; the acceptor repeats it.
+    pub link: LinkId,
+    /// Circuits that the sender lets its peer open on this lane.
+    pub circuits: u32,
+}
+
+/// Which lane of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LaneSlot {
+    /// The first: it makes the link and carries the message stream.
+    One,
+    /// The second.
+    Two,
+}
+
+impl LaneSlot {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::One, Self::Two];
+
+    /// The number on the wire.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+        }
+    }
+
+    /// The slot of a number.
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::One),
+            2 => Some(Self::Two),
+            _ => None,
+        }
+    }
+
+    /// 0 or 1, for arrays.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::One => 0,
+            Self::Two => 1,
+        }
+    }
+}
+
+/// A link's random name, drawn by who dialled its first lane. Who knows it may open the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub [u8; 16]);
+
+/// A message of this version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Opens a lane.
+    Hello(Hello),
+    /// Asks for PONG with the same token.
+    Ping(u64),
+    /// Answers PING.
+    Pong(u64),
+    /// The sender will close this lane.
+    GoAway(GoAwayReason),
+    /// A type of 16 or above that this version does not use: skipped, so that a later version can speak to this one.
+    Later(u8),
+}
+
+impl Message {
+    /// The type's code.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Hello(_) => ControlType::Hello.code(),
+            Self::Ping(_) => ControlType::Ping.code(),
+            Self::Pong(_) => ControlType::Pong.code(),
+            Self::GoAway(_) => ControlType::GoAway.code(),
+            Self::Later(code) => *code,
+        }
+    }
+
+    /// Whether the message travels as one urgent frame (spec 05, 4): all types below 16 do, all others are part of the stream.
+    pub fn is_urgent(&self) -> bool {
+        is_urgent(self.code())
+    }
+
+    /// The message's bytes, length first: what [`RawMessage::from_urgent`] and [`MessageStream`] take.
+    pub fn encode(&self) -> Vec<u8> {
+        RawMessage { code: self.code(), body: self.content() }.encode()
+    }
+
+    /// Reads a message that came urgent or in the stream.
+    ///
+    /// # Errors
+    /// When its type is unknown and below 16, it came in the wrong class, or its CBOR is not exactly what the type has.
+    pub fn decode(raw: &RawMessage, urgent: bool) -> Result<Self, MessageError> {
+        // spec 05, 4: types from 16 on that this version does not use are skipped, those below 16 are a violation
+        if raw.code >= FIRST_LATER_CODE {
+            return if urgent { Err(MessageError::WrongClass) } else { Ok(Self::Later(raw.code)) };
+        }
+        let known = ControlType::from_code(raw.code).ok_or(MessageError::UnknownType)?;
+        if !urgent {
+            return Err(MessageError::WrongClass);
+        }
+        let message = read_content(known, &raw.body).ok_or(MessageError::Malformed)?;
+        // Deterministic CBOR: there is one encoding of a value, and it is ours. This also refuses trailing bytes.
+        if message.content() == raw.body { Ok(message) } else { Err(MessageError::Malformed) }
+    }
+
+    fn content(&self) -> Vec<u8> {
+        let mut cbor = Encoder::new(Vec::new());
+        let written = match self {
+            Self::Hello(hello) => write_hello(&mut cbor, hello),
+            Self::Ping(token) | Self::Pong(token) => write_field(&mut cbor, ping_key::TOKEN, *token),
+            Self::GoAway(reason) => write_field(&mut cbor, goaway_key::REASON, u64::from(reason.code())),
+            Self::Later(_) => Ok(()),
+        };
+        // Writing to a Vec has no error to give.
+        debug_assert!(written.is_ok(), "a Vec takes every write");
+        cbor.into_writer()
+    }
+}
+
+/// From this code on a type that is not known is skipped; such messages are part of the stream.
+const FIRST_LATER_CODE: u8 = 16;
+
+/// See [`Message::is_urgent`].
+fn is_urgent(code: u8) -> bool {
+    code < FIRST_LATER_CODE
+}
+
+type Written = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
+
+fn write_hello(cbor: &mut Encoder<Vec<u8>>, hello: &Hello) -> Written {
+    cbor.map(5)?;
+    cbor.u8(hello_key::VERSIONS)?.array(2)?.u8(hello.versions.0)?.u8(hello.versions.1)?;
+    cbor.u8(hello_key::ROLE)?.u8(hello.role.code())?;
+    cbor.u8(hello_key::SLOT)?.u8(hello.slot.code())?;
+    cbor.u8(hello_key::LINK)?.bytes(&hello.link.0)?;
+    cbor.u8(hello_key::CIRCUITS)?.u32(hello.circuits)?;
+    Ok(())
+}
+
+fn write_field(cbor: &mut Encoder<Vec<u8>>, key: u8, value: u64) -> Written {
+    cbor.map(1)?.u8(key)?.u64(value)?;
+    Ok(())
+}
+
+/// Reads without regard to what follows or to how numbers are written: the caller compares with the one encoding.
+fn read_content(known: ControlType, body: &[u8]) -> Option<Message> {
+    let mut cbor = Decoder::new(body);
+    match known {
+        ControlType::Hello => read_hello(&mut cbor).map(Message::Hello),
+        ControlType::Ping => read_field(&mut cbor, ping_key::TOKEN).map(Message::Ping),
+        ControlType::Pong => read_field(&mut cbor, ping_key::TOKEN).map(Message::Pong),
+        ControlType::GoAway => {
+            let code = u8::try_from(read_field(&mut cbor, goaway_key::REASON)?).ok()?;
+            GoAwayReason::from_code(code).map(Message::GoAway)
+        }
+        // None of these is below 16; `Message::decode` has turned them away.
+        ControlType::Announce
+        | ControlType::Want
+        | ControlType::Bottles
+        | ControlType::Attestations
+        | ControlType::Vouchers
+        | ControlType::Tombstones
+        | ControlType::ListSeq
+        | ControlType::List
+        | ControlType::Reconcile
+        | ControlType::Seagull
+        | ControlType::Bottle
+        | ControlType::WhoAmI
+        | ControlType::YouAre
+        | ControlType::Publish
+        | ControlType::Unpublish => None,
+    }
+}
+
+fn read_hello(cbor: &mut Decoder<'_>) -> Option<Hello> {
+    read_map(cbor, 5)?;
+    read_key(cbor, hello_key::VERSIONS)?;
+    if cbor.array().ok()? != Some(2) {
+        return None;
+    }
+    let versions = (cbor.u8().ok()?, cbor.u8().ok()?);
+    read_key(cbor, hello_key::ROLE)?;
+    let role = Role::from_code(cbor.u8().ok()?)?;
+    read_key(cbor, hello_key::SLOT)?;
+    let slot = LaneSlot::from_code(cbor.u8().ok()?)?;
+    read_key(cbor, hello_key::LINK)?;
+    let link = LinkId(cbor.bytes().ok()?.try_into().ok()?);
+    read_key(cbor, hello_key::CIRCUITS)?;
+    let circuits = cbor.u32().ok()?;
+    (versions.0 <= versions.1).then_some(Hello { versions, role, slot, link, circuits })
+}
+
+fn read_field(cbor: &mut Decoder<'_>, key: u8) -> Option<u64> {
+    read_map(cbor, 1)?;
+    read_key(cbor, key)?;
+    cbor.u64().ok()
+}
+
+fn read_map(cbor: &mut Decoder<'_>, fields: u64) -> Option<()> {
+    (cbor.map().ok()? == Some(fields)).then_some(())
+}
+
+fn read_key(cbor: &mut Decoder<'_>, key: u8) -> Option<()> {
+    (cbor.u8().ok()? == key).then_some(())
+}

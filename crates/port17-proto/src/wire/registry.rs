@@ -326,6 +326,32 @@ registry! {
     }
 }
 
+/// The keys of HELLO's CBOR map (spec 05, 4).
+pub mod hello_key {
+    /// Array of two: the lowest and the highest protocol version spoken.
+    pub const VERSIONS: u8 = 1;
+    /// [`super::Role`].
+    pub const ROLE: u8 = 2;
+    /// Which lane of the link: 1 or 2.
+    pub const SLOT: u8 = 3;
+    /// 16 bytes: the link's id.
+    pub const LINK: u8 = 4;
+    /// Circuits that the sender accepts on this lane.
+    pub const CIRCUITS: u8 = 5;
+}
+
+/// The keys of PING's and PONG's CBOR map (spec 05, 4).
+pub mod ping_key {
+    /// The token that PONG repeats.
+    pub const TOKEN: u8 = 1;
+}
+
+/// The keys of GOAWAY's CBOR map (spec 05, 4).
+pub mod goaway_key {
+    /// [`super::GoAwayReason`].
+    pub const REASON: u8 = 1;
+}
+
 /// The protocol version these numbers belong to.
 pub const VERSION: u8 = 1;
 /// The cryptographic suite: Ed25519, X-Wing, AES-256-GCM, SHA-256.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use port17_proto::circuit::setup::SetupPacket;
 use port17_proto::ids::CircuitId;
 use port17_proto::lane::credit::{Granter, Pool};
-use port17_proto::lane::frame::{Frame, FrameBuf};
+use port17_proto::lane::frame::FrameBuf;
 use port17_proto::lane::queue::{CreditDue, LaneQueue};
 use port17_proto::lane::reader::{CircuitFault, Event, LinkFault, Port, Reader};
 use port17_proto::limits::{LANE_READ_BYTES, LANE_WRITE_FRAMES, RECORD_FRAMES};
@@ -73,7 +73,11 @@ struct Reading<C> {
     clock: Clock,
     buffer: Vec<u8>,
     filled: usize,
+    /// The peer has said good-bye.
+    ended: bool,
     messages: MessageStream,
+    /// Frames behind a HELLO, until the engine has answered it.
+    held: Vec<u8>,
     carrier: Arc<C>,
 }
 
@@ -84,19 +88,29 @@ impl<C: Carrier> Reading<C> {
         // Room for a full read behind a record that has come in part.
         buffer.resize(filled.max(LANE_READ_BYTES) + MAX_RECORD, 0);
         let reader = Reader::new(lane.clone(), pool);
-        Self { lane, reader, opener, clock, buffer, filled, messages: MessageStream::new(), carrier }
+        Self {
+            lane,
+            reader,
+            opener,
+            clock,
+            buffer,
+            filled,
+            ended: false,
+            messages: MessageStream::new(),
+            held: Vec::new(),
+            carrier,
+        }
     }
 
-    async fn run(&mut self, stream: &TcpStream, mut early: Vec<u8>) -> LaneLoss {
-        let mut fault = self.frames(&mut early);
+    async fn run(&mut self, stream: &TcpStream, early: Vec<u8>) -> LaneLoss {
+        self.held = early;
         let mut turns = 0;
         loop {
-            if let Err(what) = self.after_batch(fault).await {
+            if let Err(what) = self.take_all().await {
                 self.carrier.event(&self.lane, LaneEvent::Violation(what)).await;
                 // The engine closes the lane.
                 std::future::pending::<()>().await;
             }
-            self.take_commands();
             turns += 1;
             if turns % READS_PER_TURN == 0 {
                 tokio::task::yield_now().await;
@@ -109,15 +123,34 @@ impl<C: Carrier> Reading<C> {
                         ready = stream.readable() => if ready.is_err() { return LaneLoss::Broken },
                         () = self.lane.0.reader.notified() => {}
                     }
-                    fault = Ok(());
-                    continue;
                 }
                 Err(_) => return LaneLoss::Broken,
             }
-            fault = match self.records() {
-                Ok(fault) => fault,
-                Err(loss) => return loss,
-            };
+            if self.ended {
+                return LaneLoss::Closed;
+            }
+        }
+    }
+
+    /// Takes what is there: commands, held frames, whole records, until nothing is left.
+    async fn take_all(&mut self) -> Result<(), &'static str> {
+        loop {
+            self.take_commands();
+            let mut held = std::mem::take(&mut self.held);
+            let taken = self.frames(&mut held);
+            self.held.extend_from_slice(&held[taken?..]);
+            if self.held.is_empty() {
+                self.records()?;
+            }
+            self.after_batch().await?;
+            if self.held.is_empty() {
+                return Ok(());
+            }
+            // What follows a HELLO may be a circuit's: the engine has to answer it first (spec 10).
+            while !self.reader.is_admitted() {
+                self.lane.0.reader.notified().await;
+                self.take_commands();
+            }
         }
     }
 
@@ -133,37 +166,39 @@ impl<C: Carrier> Reading<C> {
         self.reader.end_batch(now_ms);
     }
 
-    /// Opens all whole records in the buffer and takes their frames.
-    fn records(&mut self) -> Result<Result<(), &'static str>, LaneLoss> {
+    /// Opens all whole records in the buffer and takes their frames, up to a HELLO.
+    fn records(&mut self) -> Result<(), &'static str> {
         let mut at = 0;
-        let mut fault = Ok(());
-        while fault.is_ok() {
+        let now_ms = self.clock.now_ms();
+        while self.held.is_empty() && !self.ended {
             let Some(length) = Opener::record_len(&self.buffer[at..self.filled]) else { break };
-            let length = length.map_err(|_| LaneLoss::Broken)?;
+            let length = length.map_err(|_| "not a TLS record")?;
             if self.filled - at < length {
                 break;
             }
-            match self.opener.open(&mut self.buffer[at..at + length]).map_err(|_| LaneLoss::Broken)? {
+            match self.opener.open(&mut self.buffer[at..at + length]).map_err(|_| "a TLS record that is not authentic")? {
                 Opened::Data(data) => {
                     let from = at + Opener::DATA_AT;
-                    fault = frames(&mut self.reader, self.clock.now_ms(), &mut self.buffer[from..from + data]);
+                    let bytes = &mut self.buffer[from..from + data];
+                    let taken = frames(&mut self.reader, now_ms, bytes)?;
+                    self.held.extend_from_slice(&bytes[taken..]);
                 }
                 Opened::Nothing => {}
-                Opened::Closed => return Err(LaneLoss::Closed),
+                Opened::Closed => self.ended = true,
             }
             at += length;
         }
         self.buffer.copy_within(at..self.filled, 0);
         self.filled -= at;
-        Ok(fault)
+        Ok(())
     }
 
-    fn frames(&mut self, bytes: &mut [u8]) -> Result<(), &'static str> {
+    fn frames(&mut self, bytes: &mut [u8]) -> Result<usize, &'static str> {
         frames(&mut self.reader, self.clock.now_ms(), bytes)
     }
 
-    /// Hands the batch over, then does what others must be told. Gives the rule that the peer broke.
-    async fn after_batch(&mut self, fault: Result<(), &'static str>) -> Result<(), &'static str> {
+    /// Hands the batch over, then does what others must be told.
+    async fn after_batch(&mut self) -> Result<(), &'static str> {
         self.reader.end_batch(self.clock.now_ms());
         let events: Vec<_> = self.reader.drain_events().collect();
         for event in events {
@@ -176,11 +211,12 @@ impl<C: Carrier> Reading<C> {
         if !faults.is_empty() {
             self.carrier.faults(faults);
         }
-        fault
+        Ok(())
     }
 
     async fn control(&mut self, urgent: bool, bytes: &[u8]) -> Result<(), &'static str> {
-        let messages = if urgent { RawMessage::from_urgent(bytes).map(|message| vec![message]) } else { self.messages.feed(bytes) };
+        let messages =
+            if urgent { RawMessage::from_urgent(bytes).map(|message| vec![message]) } else { self.messages.feed(bytes) };
         for message in messages.map_err(|_| "malformed control message")? {
             self.carrier.event(&self.lane, LaneEvent::Control { urgent, message }).await;
         }
@@ -188,17 +224,20 @@ impl<C: Carrier> Reading<C> {
     }
 }
 
-/// Takes the frames of one record; every record holds whole frames (spec 05, 1).
-fn frames(reader: &mut Reader<Lane>, now_ms: u64, bytes: &mut [u8]) -> Result<(), &'static str> {
+/// Takes the frames of one record; every record holds whole frames (spec 05, 1). Gives the bytes taken: fewer than all when a
+/// control message must be answered first.
+fn frames(reader: &mut Reader<Lane>, now_ms: u64, bytes: &mut [u8]) -> Result<usize, &'static str> {
     let (whole, rest) = bytes.as_chunks_mut::<FRAME_BYTES>();
     if !rest.is_empty() {
         return Err("a record that does not hold whole frames");
     }
-    for frame in whole {
-        let frame: &mut Frame = frame;
+    for (taken, frame) in whole.iter_mut().enumerate() {
+        if !reader.is_admitted() && reader.has_events() {
+            return Ok(taken * FRAME_BYTES);
+        }
         reader.frame(frame, now_ms).map_err(name)?;
     }
-    Ok(())
+    Ok(bytes.len())
 }
 
 fn name(fault: LinkFault) -> &'static str {

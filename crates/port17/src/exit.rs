@@ -1,0 +1,129 @@
+//! The exit: opens streams to real servers, within its policy (spec 07).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, RwLock};
+
+use port17_proto::circuit::message::{Host, Target};
+use port17_proto::params::Params;
+use port17_proto::policy::{ExitGuard, ExitPolicy};
+use port17_proto::wire::registry::{ResetCode, StreamProtocol};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use crate::edge::{EdgeStream, Opener};
+use crate::lane::abort_on_close;
+
+/// What a resolved name's time to live is shown as: the system's resolver does not tell it, and spec 07 keeps it within 60..3600 s.
+const SYSTEM_TTL_S: u32 = 60;
+
+/// The exit of a node.
+pub struct Exit {
+    policy: ExitPolicy,
+    guard: RwLock<ExitGuard>,
+    hosts: BTreeMap<String, IpAddr>,
+    params: Params,
+    runtime: Handle,
+}
+
+impl Exit {
+    /// An exit. `hosts` are names that it resolves itself.
+    pub fn new(
+        policy: ExitPolicy,
+        guard: ExitGuard,
+        hosts: BTreeMap<String, IpAddr>,
+        params: Params,
+        runtime: Handle,
+    ) -> Arc<Self> {
+        Arc::new(Self { policy, guard: RwLock::new(guard), hosts, params, runtime })
+    }
+
+    /// Changes what is refused in front of the policy.
+    pub fn update_guard(&self, change: impl FnOnce(&mut ExitGuard)) {
+        change(&mut self.guard.write().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+
+    fn allows(&self, address: SocketAddr) -> bool {
+        let guard = self.guard.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        guard.check(address).is_ok() && self.policy.allows(StreamProtocol::Tcp, address.ip(), address.port())
+    }
+
+    async fn resolve(&self, target: &Target) -> Result<(Vec<SocketAddr>, u32), ResetCode> {
+        let name = match &target.host {
+            Host::Ip(ip) => return Ok((vec![SocketAddr::new(*ip, target.port)], 0)),
+            Host::Name(name) => name,
+        };
+        if let Some(ip) = self.hosts.get(name) {
+            return Ok((vec![SocketAddr::new(*ip, target.port)], SYSTEM_TTL_S));
+        }
+        let lookup = timeout(self.params.exit_resolve_timeout, tokio::net::lookup_host((name.as_str(), target.port)));
+        let addresses: Vec<_> = lookup.await.map_err(|_| ResetCode::Timeout)?.map_err(|_| ResetCode::Unreachable)?.collect();
+        if addresses.is_empty() { Err(ResetCode::Unreachable) } else { Ok((addresses, SYSTEM_TTL_S)) }
+    }
+
+    /// Dials the addresses that the policy allows, in turn; the address that was checked is the one that is dialled.
+    async fn connect(&self, target: &Target) -> Result<(TcpStream, IpAddr, u32), ResetCode> {
+        let (addresses, ttl_s) = self.resolve(target).await?;
+        let allowed: Vec<_> = addresses.into_iter().filter(|address| self.allows(*address)).collect();
+        let mut why = ResetCode::Policy;
+        for address in both_families(allowed) {
+            match timeout(self.params.exit_dial_timeout, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok((stream, address.ip(), ttl_s)),
+                Ok(Err(error)) => why = coarse(&error),
+                Err(_) => why = ResetCode::Timeout,
+            }
+        }
+        Err(why)
+    }
+
+    async fn serve(&self, stream: EdgeStream, target: Target) {
+        let connected = tokio::select! {
+            connected = self.connect(&target) => connected,
+            () = stream.over() => return,
+        };
+        match connected {
+            Ok((socket, ip, ttl_s)) => {
+                // Without it small answers wait for their acknowledgements.
+                let _ = socket.set_nodelay(true);
+                stream.answer(ip, ttl_s);
+                let (mut from, mut to) = socket.into_split();
+                if stream.pump(&mut from, &mut to).await.is_err() {
+                    abort_on_close(from.as_ref());
+                }
+            }
+            Err(code) => stream.reset(code),
+        }
+    }
+}
+
+/// The first address of each family first, so that one that does not answer costs one time limit.
+fn both_families(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    const MOST: usize = 4;
+    let Some(first) = addresses.first().copied() else { return addresses };
+    let other = addresses.iter().copied().find(|address| address.is_ipv4() != first.is_ipv4());
+    let mut order: Vec<_> = std::iter::once(first).chain(other).collect();
+    order.extend(addresses.into_iter().filter(|address| *address != first && Some(*address) != other));
+    order.truncate(MOST);
+    order
+}
+
+fn coarse(error: &io::Error) -> ResetCode {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => ResetCode::Refused,
+        io::ErrorKind::TimedOut => ResetCode::Timeout,
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory => ResetCode::Resource,
+        _ => ResetCode::Unreachable,
+    }
+}
+
+/// Opens the streams of circuits that end here.
+pub struct ExitOpener(pub Arc<Exit>);
+
+impl Opener for ExitOpener {
+    fn open(&self, stream: EdgeStream, target: Target) {
+        let exit = Arc::clone(&self.0);
+        self.0.runtime.spawn(async move { exit.serve(stream, target).await });
+    }
+}
