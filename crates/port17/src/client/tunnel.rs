@@ -202,11 +202,6 @@ impl Tunnel {
         let created_by = standing.built + self.plane.params.created_timeout;
         tokio::select! {
             biased;
-            opened = stream.opened() => return match opened {
-                Ok(()) => Ok(stream),
-                Err(_) if standing.edge.is_over() => Err(died(&mut progress).await),
-                Err(code) => Err(Attempt::Answered(code.into())),
-            },
             _ = progress.wait_for(|progress| *progress != Progress::Building) => {}
             () = tokio::time::sleep_until(created_by) => {
                 standing.edge.end(false);
@@ -261,7 +256,7 @@ impl Tunnel {
             protocol: StreamProtocol::Tcp,
             host: match target.host {
                 Host::Ip(ip) => TargetHost::Ip(ip),
-                Host::Name(_) => TargetHost::Name,
+                Host::Name(ref name) => TargetHost::Name(name.clone()),
             },
             port: target.port,
         };
