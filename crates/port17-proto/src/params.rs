@@ -6,6 +6,9 @@
 
 use std::time::Duration;
 
+use crate::bottle::BottleRules;
+use crate::limits::CIRCUIT_KEYS;
+
 /// A token bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
@@ -40,6 +43,8 @@ pub struct Params {
     pub circuit_key_margin: Duration,
     /// A Bottle is valid this long after its sequence number; a little more than a day, so that one lost update does no harm.
     pub bottle_lifetime: Duration,
+    /// A link key's end lies at most this long after the Bottle that names it.
+    pub link_key_lifetime: Duration,
     /// A sequence number may be this far ahead of the receiver's clock.
     pub bottle_ahead: Duration,
     /// A Bottle is published this often on average, and accepted so: changing links must not flood the network.
@@ -165,6 +170,7 @@ impl Params {
         circuit_key_lifetime: hours(30),
         circuit_key_margin: hours(1),
         bottle_lifetime: hours(30),
+        link_key_lifetime: hours(90 * 24),
         bottle_ahead: hours(1),
         bottle_interval: minutes(5),
         bottle_burst: 4,
@@ -244,6 +250,23 @@ impl Params {
         }
     }
 
+    /// What a Bottle is judged by.
+    pub fn bottle_rules(&self) -> BottleRules {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        BottleRules {
+            life_ms: ms(self.bottle_lifetime),
+            ahead_ms: ms(self.bottle_ahead),
+            link_key_life_ms: ms(self.link_key_lifetime),
+            circuit_key_life_ms: ms(self.circuit_key_lifetime),
+        }
+    }
+
+    /// Circuit keys that a node has at once, at most.
+    fn circuit_keys_alive(&self) -> usize {
+        let keys = self.circuit_key_lifetime.as_secs().div_ceil(self.circuit_key_interval.as_secs().max(1));
+        usize::try_from(keys).unwrap_or(usize::MAX)
+    }
+
     /// Checks that every value is in its range and that those that depend on each other fit.
     ///
     /// # Errors
@@ -272,6 +295,12 @@ impl Params {
             "bottle_lifetime",
             "longer than circuit_key_interval, at most 7 days",
         )?;
+        require(
+            self.circuit_keys_alive() < CIRCUIT_KEYS,
+            "circuit_key_interval",
+            "so long that fewer than 16 keys live at once",
+        )?;
+        require(in_range(self.link_key_lifetime, hours(1), hours(90 * 24)), "link_key_lifetime", "1 h to 90 days")?;
         require(self.bottle_ahead <= hours(24), "bottle_ahead", "at most 24 h")?;
         require(
             self.bottle_interval < self.circuit_key_interval,

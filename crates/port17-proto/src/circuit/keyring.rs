@@ -127,6 +127,11 @@ impl CircuitKeyring {
         expired
     }
 
+    /// Erases one key, with its replay cache, before its end: the engine says so when the system's clock cannot be relied on.
+    pub fn erase(&mut self, id: KeyId) {
+        self.held.retain(|held| held.key.id != id);
+    }
+
     /// The key that a record names, unless it has ended.
     pub fn find(&self, id: KeyId, unix_seconds: u64) -> Option<&Arc<CircuitKey>> {
         let now = self.clock.at(unix_seconds);

@@ -1,0 +1,155 @@
+//! What a status display needs: the engine in words.
+
+use std::time::Duration;
+
+use super::io::Peer;
+use super::lanes::Stage;
+use super::{Node, Part, TimerKey};
+use crate::bottle::Seq;
+use crate::ids::NodeId;
+use crate::portname::PortName;
+use crate::wire::message::LaneSlot;
+
+/// The engine at one moment.
+#[derive(Debug, Clone)]
+pub struct NodeStatus {
+    /// The node's identity, none for a client.
+    pub id: Option<NodeId>,
+    /// The node's name, none for a client.
+    pub portname: Option<PortName>,
+    /// The name of the parameters in force.
+    pub params: &'static str,
+    /// The own Bottle that is out.
+    pub bottle: Option<BottleStatus>,
+    /// Circuit keys that are not erased yet.
+    pub circuit_keys: usize,
+    /// A client's guard, once chosen.
+    pub guard: Option<NodeId>,
+    /// Links to nodes, up or down.
+    pub links: Vec<LinkStatus>,
+    /// Client links that are up.
+    pub clients: usize,
+    /// Bottles in the Bottlerack.
+    pub bottles: usize,
+    /// What is missing, in words; none when all is well.
+    pub waits_for: Option<String>,
+    /// What was refused or went wrong, by name, in the order of the names' list.
+    pub counts: Vec<(&'static str, u64)>,
+}
+
+/// The own Bottle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BottleStatus {
+    /// Its sequence number.
+    pub seq: Seq,
+    /// How long it is out.
+    pub age: Duration,
+    /// Links that it does not list because they were down for long.
+    pub withdrawn: usize,
+}
+
+/// A link to a node.
+#[derive(Debug, Clone)]
+pub struct LinkStatus {
+    /// The neighbour.
+    pub node: NodeId,
+    /// Up or down.
+    pub is_up: bool,
+    /// For how long.
+    pub since: Duration,
+    /// Its lanes.
+    pub lanes: Vec<LaneStatus>,
+    /// Why it is down, in words; none while it is up.
+    pub why: Option<String>,
+    /// When it is dialled again, from now.
+    pub redial_in: Option<Duration>,
+}
+
+/// A lane of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneStatus {
+    /// 1 or 2.
+    pub slot: LaneSlot,
+    /// The smoothed round trip, none before the first PONG.
+    pub rtt: Option<Duration>,
+}
+
+impl Node {
+    /// The engine at this moment.
+    pub fn status(&self) -> NodeStatus {
+        let (bottle, circuit_keys, portname) = match &self.part {
+            Part::Node(part) => {
+                let bottle = part.own.published.map(|it| BottleStatus {
+                    seq: it.seq,
+                    age: self.now.mono.saturating_sub(it.at),
+                    withdrawn: part.own.withdrawn.len(),
+                });
+                (bottle, part.keys.len(), Some(PortName::of(part.own.setup.label.clone(), &self.id)))
+            }
+            Part::Client { .. } => (None, 0, None),
+        };
+        let links: Vec<LinkStatus> = self.links.nodes().map(|(node, _)| self.link_status(*node)).collect();
+        NodeStatus {
+            id: (!self.is_client()).then_some(self.id),
+            portname,
+            params: self.params.name,
+            bottle,
+            circuit_keys,
+            guard: self.guard(),
+            waits_for: self.waits_for(&links),
+            links,
+            clients: self.links.clients(),
+            bottles: self.bottlerack.len(),
+            counts: self.counts.iter().map(|(what, count)| (what.name(), *count)).collect(),
+        }
+    }
+
+    fn link_status(&self, node: NodeId) -> LinkStatus {
+        let link = self.links.nodes().find(|(known, _)| **known == node).map(|(_, link)| link);
+        let is_up = link.is_some_and(super::links::NodeLink::is_up);
+        let redial = LaneSlot::ALL.iter().filter_map(|slot| self.timers.at(TimerKey::Redial(node, *slot))).min();
+        LinkStatus {
+            node,
+            is_up,
+            since: link.map_or(Duration::ZERO, |link| self.now.mono.saturating_sub(link.since)),
+            lanes: self.lane_statuses(node),
+            why: link.filter(|_| !is_up).map(|link| link.why.to_string()),
+            redial_in: redial.map(|at| at.saturating_sub(self.now.mono)),
+        }
+    }
+
+    fn lane_statuses(&self, node: NodeId) -> Vec<LaneStatus> {
+        let admitted = self.lanes.iter().filter_map(|(_, lane)| match lane.stage {
+            Stage::Admitted { peer, slot } if peer == Peer::Node(node) => Some(LaneStatus { slot, rtt: lane.rtt }),
+            Stage::Admitted { .. } | Stage::AwaitingHello | Stage::AwaitingAnswer { .. } => None,
+        });
+        let mut lanes: Vec<_> = admitted.collect();
+        lanes.sort_by_key(|lane| lane.slot);
+        lanes
+    }
+
+    fn waits_for(&self, links: &[LinkStatus]) -> Option<String> {
+        if self.stopping {
+            return Some("nothing: it has stopped".to_owned());
+        }
+        match &self.part {
+            Part::Client { guard: None } if self.bottlerack.is_empty() => Some("Bottles: none is known yet".to_owned()),
+            Part::Client { guard: None } => {
+                Some("a guard: no Bottle names an address that the parameters allow to dial".to_owned())
+            }
+            Part::Client { guard: Some(guard) } => {
+                let why = links.iter().find(|link| link.node == *guard)?.why.as_ref()?;
+                Some(format!("its guard {guard}: {why}"))
+            }
+            Part::Node(part) if part.own.published.is_none() => {
+                Some("the sequence number of its first Bottle to be stored".to_owned())
+            }
+            Part::Node(_) => {
+                let down: Vec<&LinkStatus> = links.iter().filter(|link| !link.is_up).collect();
+                let first = down.first()?;
+                let why = first.why.as_deref().unwrap_or("down");
+                Some(format!("{} of {} links; {}: {why}", down.len(), links.len(), first.node))
+            }
+        }
+    }
+}
