@@ -49,7 +49,6 @@ pub const LINK_LANES: usize = 2;
 pub const LINKS: usize = 64;
 /// Circuit ids of one lane in use or dying.
 pub const LANE_CIRCUITS: usize = 65_536;
-
 /// Accepted lanes whose HELLO is outstanding: each holds a TLS connection for at most the handshake's time.
 pub const UNADMITTED_LANES: usize = 256;
 /// Client links of one node: with two lanes each a few thousand sockets.

@@ -2,6 +2,7 @@
 //!
 //! The daemon gives a [`StatusSource`]; the command line asks by [`status`].
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -46,8 +47,27 @@ pub struct Status {
     pub waiting_for: Option<String>,
     /// Its links, by NodeID.
     pub links: Vec<LinkStatus>,
-    /// Circuits that are open.
+    /// Circuits on all lanes.
     pub circuits: u64,
+    /// A client's own circuits.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub standing: Vec<CircuitStatus>,
+    /// What was refused or went wrong, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub counts: BTreeMap<String, u64>,
+}
+
+/// One circuit of a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CircuitStatus {
+    /// The PortNames of its hops, guard first.
+    pub route: Vec<String>,
+    /// Streams on it.
+    pub streams: usize,
+    /// Seconds since it was built.
+    pub age_s: u64,
+    /// Whether every hop has answered.
+    pub open: bool,
 }
 
 /// A daemon's role.
@@ -253,6 +273,8 @@ mod tests {
             waiting_for: Some("a link to the guard".into()),
             links: vec![LinkStatus { node_id: "a".into(), portname: None, up: false, lanes: 0, waiting_for: None }],
             circuits: 0,
+            standing: Vec::new(),
+            counts: BTreeMap::new(),
         }
     }
 

@@ -33,10 +33,10 @@ pub struct MeshView {
 
 impl MeshView {
     /// Made from verified Bottles alone. `key_margin_ms`: a circuit key is used until this long before its end.
-    pub fn build<'a>(bottles: impl Iterator<Item = &'a VerifiedBottle> + Clone, key_margin_ms: u64) -> Self {
-        let map = Map::build(bottles.clone(), key_margin_ms);
-        let addresses = bottles.clone().flat_map(|bottle| bottle.content().addresses.iter().map(Address::socket)).collect();
-        let nodes = bottles.map(|bottle| {
+    pub fn build(bottles: &[&VerifiedBottle], key_margin_ms: u64) -> Self {
+        let map = Map::build(bottles.iter().copied(), key_margin_ms);
+        let addresses = bottles.iter().flat_map(|bottle| bottle.content().addresses.iter().map(Address::socket)).collect();
+        let nodes = bottles.iter().map(|bottle| {
             let content = bottle.content();
             let view = NodeView {
                 circuit_key: content.circuit_key.public.clone(),

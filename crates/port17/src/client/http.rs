@@ -148,7 +148,10 @@ async fn exchange<T: OpenStream>(
 
     let (ours, theirs) = tokio::io::duplex(EXCHANGE_BYTES);
     let (from_app, to_app) = tokio::io::split(theirs);
-    let pump = AbortOnDrop(tokio::spawn(opened.pump(from_app, to_app)));
+    let pump = AbortOnDrop(tokio::spawn(async move {
+        // A broken stream shows as a broken exchange: the pipe closes.
+        let _ = opened.pump(from_app, to_app).await;
+    }));
     let handshake = client::conn::http1::Builder::new().preserve_header_case(true).handshake(TokioIo::new(ours)).await;
     let (mut sender, connection) = handshake.map_err(|_| broken())?;
     let driver = AbortOnDrop(tokio::spawn(async move {
