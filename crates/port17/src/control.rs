@@ -48,6 +48,20 @@ pub struct Status {
     pub links: Vec<LinkStatus>,
     /// Circuits that are open.
     pub circuits: u64,
+    /// A client's own circuits; a node knows no routes. The socket is for the client's user alone, who may know them.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub routes: Vec<CircuitStatus>,
+}
+
+/// One circuit of a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CircuitStatus {
+    /// Its hops from guard to exit: the PortName, or the NodeID where the name is not known.
+    pub route: Vec<String>,
+    /// Streams that are open.
+    pub streams: u64,
+    /// Seconds since it was built.
+    pub age_s: u64,
 }
 
 /// A daemon's role.
@@ -252,7 +266,8 @@ mod tests {
             socks: Some(([127, 0, 0, 1], 1080).into()),
             waiting_for: Some("a link to the guard".into()),
             links: vec![LinkStatus { node_id: "a".into(), portname: None, up: false, lanes: 0, waiting_for: None }],
-            circuits: 0,
+            circuits: 1,
+            routes: vec![CircuitStatus { route: vec!["a".into(), "b".into()], streams: 1, age_s: 2 }],
         }
     }
 
