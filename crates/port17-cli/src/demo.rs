@@ -305,7 +305,7 @@ async fn wait_for_client(plan: &Plan, waits_for: &mut String) {
 /// The route of the circuit with most streams.
 async fn route_of(control: std::path::PathBuf) -> Vec<String> {
     let Ok(status) = control::status(&control).await else { return Vec::new() };
-    let busiest = status.routes.into_iter().max_by_key(|circuit| circuit.streams);
+    let busiest = status.standing.into_iter().filter(|circuit| circuit.open).max_by_key(|circuit| circuit.streams);
     busiest.map(|circuit| circuit.route).unwrap_or_default()
 }
 

@@ -76,9 +76,13 @@ impl From<ControlError> for Failure {
 
 impl From<DaemonError> for Failure {
     fn from(error: DaemonError) -> Self {
-        let kind = match &error {
-            DaemonError::Absent => Kind::Failed,
-        };
-        Self::new(kind, error)
+        match error {
+            DaemonError::Keystore(error) => error.into(),
+            DaemonError::Control(error) => error.into(),
+            DaemonError::Configuration(_) | DaemonError::Tls(_) => Self::new(Kind::Configuration, error),
+            DaemonError::Listen { .. } | DaemonError::Proxy(_) | DaemonError::Bottles { .. } | DaemonError::System(_) => {
+                Self::new(Kind::Resource, error)
+            }
+        }
     }
 }

@@ -49,7 +49,6 @@ pub const LINK_LANES: usize = 2;
 pub const LINKS: usize = 64;
 /// Circuit ids of one lane in use or dying.
 pub const LANE_CIRCUITS: usize = 65_536;
-
 /// Accepted lanes whose HELLO is outstanding: each holds a TLS connection for at most the handshake's time.
 pub const UNADMITTED_LANES: usize = 256;
 /// Client links of one node: with two lanes each a few thousand sockets.
@@ -114,8 +113,19 @@ pub const ROUTE_TRIES: usize = 256;
 /// Steps of that search: some ten milliseconds.
 pub const ROUTE_STEPS: usize = 500_000;
 
+// ---- Before a lane is there ----
+
+/// TLS handshakes that a node has under way at once.
+pub const HANDSHAKES: usize = 256;
+/// Addresses whose rate of handshakes is remembered.
+pub const HANDSHAKE_ADDRESSES: usize = 4096;
+/// Inputs that wait for the engine.
+pub const ENGINE_INPUTS: usize = 1024;
+
 // ---- Client side ----
 
+/// Circuits that a client keeps at once: its lane carries no more by default.
+pub const STANDING_CIRCUITS: usize = 256;
 /// Connections to the proxy port at once.
 pub const PROXY_CONNECTIONS: usize = 16_384;
 /// Bytes of an HTTP request's head at the proxy port.

@@ -2,6 +2,7 @@
 //!
 //! The daemon gives a [`StatusSource`]; the command line asks by [`status`].
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -46,22 +47,27 @@ pub struct Status {
     pub waiting_for: Option<String>,
     /// Its links, by NodeID.
     pub links: Vec<LinkStatus>,
-    /// Circuits that are open.
+    /// Circuits on all lanes.
     pub circuits: u64,
-    /// A client's own circuits; a node knows no routes. The socket is for the client's user alone, who may know them.
+    /// A client's own circuits.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub routes: Vec<CircuitStatus>,
+    pub standing: Vec<CircuitStatus>,
+    /// What was refused or went wrong, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub counts: BTreeMap<String, u64>,
 }
 
 /// One circuit of a client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CircuitStatus {
-    /// Its hops from guard to exit: the PortName, or the NodeID where the name is not known.
+    /// The PortNames of its hops, guard first.
     pub route: Vec<String>,
-    /// Streams that are open.
-    pub streams: u64,
+    /// Streams on it.
+    pub streams: usize,
     /// Seconds since it was built.
     pub age_s: u64,
+    /// Whether every hop has answered.
+    pub open: bool,
 }
 
 /// A daemon's role.
@@ -266,8 +272,9 @@ mod tests {
             socks: Some(([127, 0, 0, 1], 1080).into()),
             waiting_for: Some("a link to the guard".into()),
             links: vec![LinkStatus { node_id: "a".into(), portname: None, up: false, lanes: 0, waiting_for: None }],
-            circuits: 1,
-            routes: vec![CircuitStatus { route: vec!["a".into(), "b".into()], streams: 1, age_s: 2 }],
+            circuits: 0,
+            standing: Vec::new(),
+            counts: BTreeMap::new(),
         }
     }
 

@@ -353,7 +353,7 @@ impl CircuitTask {
 
     /// Sends one batch; false when there was nothing to send or no room.
     fn send(&mut self) -> Result<bool, CryptoError> {
-        let (lane, circuit) = (&self.edge.lane, self.edge.circuit);
+        let (lane, circuit) = (self.edge.lane.clone(), self.edge.circuit);
         let Some(room) = lane.queue(|queue| queue.room(circuit)) else { return Err(CryptoError) };
         let most = usize::try_from(self.sealing.room(room)).unwrap_or(usize::MAX).min(LANE_WRITE_FRAMES);
         self.fill(most);
@@ -456,9 +456,10 @@ impl EdgeStream {
             let room = self.room().await.ok_or(StreamBroken)?;
             let size_now = size.min(room);
             let mut chunk = Vec::with_capacity(size_now);
+            let mut bounded = (&mut from_app).take(size_now as u64);
             let read = tokio::select! {
                 biased;
-                read = (&mut from_app).take(size_now as u64).read_buf(&mut chunk) => read.map_err(|_| StreamBroken)?,
+                read = bounded.read_buf(&mut chunk) => read.map_err(|_| StreamBroken)?,
                 () = self.broken() => return Err(StreamBroken),
             };
             if read == 0 {

@@ -209,7 +209,7 @@ impl Keystore {
 }
 
 /// The last sequence number that may have been published: it must be on the disk before the Bottle leaves (spec 04, 2).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SeqFile {
     path: PathBuf,
 }

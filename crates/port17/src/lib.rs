@@ -9,5 +9,7 @@ pub mod edge;
 pub mod exit;
 pub mod keystore;
 pub mod lane;
+pub mod mesh_view;
 pub mod plane;
 pub mod portmaster;
+pub mod system;

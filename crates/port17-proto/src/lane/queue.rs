@@ -397,6 +397,11 @@ impl<H: Clone> LaneQueue<H> {
         self.dead
     }
 
+    /// Whether an urgent message waits.
+    pub fn has_urgent(&self) -> bool {
+        !self.urgent.is_empty()
+    }
+
     /// Whether a take would give something.
     pub fn is_empty(&self) -> bool {
         let class_one = self.urgent.is_empty()

@@ -29,6 +29,16 @@ pub enum Peer {
     Client(LinkId),
 }
 
+impl Peer {
+    /// The node, none for a client.
+    pub fn node(&self) -> Option<NodeId> {
+        match self {
+            Self::Node(node) => Some(*node),
+            Self::Client(_) => None,
+        }
+    }
+}
+
 /// Something happened.
 #[derive(Debug)]
 pub enum Input {

@@ -117,7 +117,7 @@ impl Node {
             self.push(Output::Close { lane });
             return;
         };
-        self.lanes.all.insert(lane, Lane { stage, peer_key, remote, ping: None, rtt: None });
+        self.lanes.all.insert(lane, Lane { stage, peer_key, remote: remote.to_canonical(), ping: None, rtt: None });
         // spec 05, 4: HELLO within the handshake's time
         self.timers.set(TimerKey::Handshake(lane), self.now.mono + self.params.handshake_timeout);
         if let Stage::AwaitingAnswer { node, slot, link } = stage {

@@ -177,9 +177,9 @@ impl Node {
         let Some(link) = self.links.nodes.get_mut(&node) else { return };
         let contact = match (contact, turn) {
             (Some(contact), Some(Turn::Ours)) => contact,
-            (_, Some(Turn::Theirs)) => return link.say(DownReason::TheyDial),
-            (_, Some(Turn::Nobodys)) => return link.say(DownReason::NoAddress),
-            (_, None) | (None, _) => return link.say(DownReason::NoBottle),
+            (_, Some(Turn::Theirs)) => return link.say_at_first(DownReason::TheyDial),
+            (_, Some(Turn::Nobodys)) => return link.say_at_first(DownReason::NoAddress),
+            (_, None) | (None, _) => return link.say_at_first(DownReason::NoBottle),
         };
         if link.contact.as_ref() != Some(&contact) {
             // Another key or address: what failed before says nothing.
@@ -265,11 +265,11 @@ impl Node {
                 if mine && self.id < node {
                     return Err(Closing::replaced());
                 }
-                self.cancel_attempts(node);
                 let replaced = if same { self.lane_at(node, LaneSlot::One).into_iter().collect() } else { self.lanes_of(node) };
                 for old in replaced {
                     self.close_lane(old, Closing::replaced());
                 }
+                self.cancel_attempts(node);
             }
             LaneSlot::Two => {
                 if !same {
@@ -456,6 +456,13 @@ enum Turn {
 }
 
 impl NodeLink {
+    /// Says why there is no link yet; what is known of a link that was tried or lost says more.
+    fn say_at_first(&mut self, why: DownReason) {
+        if matches!(self.why, DownReason::NoBottle | DownReason::NoAddress | DownReason::TheyDial) {
+            self.say(why);
+        }
+    }
+
     fn say(&mut self, why: DownReason) {
         if !self.is_up() {
             self.why = why;

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use config::{Config, ConfigError, Role};
-use io::{Counted, DialId, Input, LaneId, Output, Peer, Reason};
+use io::{Counted, DialId, Input, LaneId, Output, Reason};
 use keys::CircuitKeys;
 use lanes::{Closing, Lanes};
 use links::{Contact, Links};
@@ -358,17 +358,6 @@ impl Node {
     fn link_went_down(&mut self, _: NodeId) {
         if matches!(self.part, Part::Node(_)) {
             self.plan_losses();
-        }
-    }
-}
-
-/// What [`Peer`] is, for a status.
-impl Peer {
-    /// The node, none for a client.
-    pub fn node(&self) -> Option<NodeId> {
-        match self {
-            Self::Node(node) => Some(*node),
-            Self::Client(_) => None,
         }
     }
 }

@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 use super::listener::{Entrance, OpenStream, PumpStream, Refusal, close_with};
 use super::name;
 use super::tunnel::{Isolation, OpenError, Target};
+use crate::lane::abort_on_close;
 
 /// Between an HTTP exchange and its stream: as much as one read of either side is worth keeping.
 const EXCHANGE_BYTES: usize = 64 * 1024;
@@ -95,12 +96,11 @@ reached without TLS: use socks5h:// or http:// for it.\n";
 async fn pump_upgraded<S: PumpStream>(opened: S, upgraded: Upgraded) {
     // It is the stream that was given to the server; another type would be a bug, and ends the connection.
     let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-    let (from_app, to_app) = parts.io.into_inner().into_split();
-    if parts.read_buf.is_empty() {
-        return opened.pump(from_app, to_app).await;
-    }
+    let (mut from_app, to_app) = parts.io.into_inner().into_split();
     // What the application sent before the answer goes first.
-    opened.pump(Cursor::new(parts.read_buf).chain(from_app), to_app).await;
+    if opened.pump(Cursor::new(parts.read_buf).chain(&mut from_app), to_app).await.is_err() {
+        abort_on_close(from_app.as_ref());
+    }
 }
 
 async fn answer<T: OpenStream>(
@@ -148,7 +148,10 @@ async fn exchange<T: OpenStream>(
 
     let (ours, theirs) = tokio::io::duplex(EXCHANGE_BYTES);
     let (from_app, to_app) = tokio::io::split(theirs);
-    let pump = AbortOnDrop(tokio::spawn(opened.pump(from_app, to_app)));
+    let pump = AbortOnDrop(tokio::spawn(async move {
+        // A broken stream shows as a broken exchange: the pipe closes.
+        let _ = opened.pump(from_app, to_app).await;
+    }));
     let handshake = client::conn::http1::Builder::new().preserve_header_case(true).handshake(TokioIo::new(ours)).await;
     let (mut sender, connection) = handshake.map_err(|_| broken())?;
     let driver = AbortOnDrop(tokio::spawn(async move {

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use super::tunnel::{Isolation, OpenError, Target, Tunnel, TunnelStream};
 use super::{http, socks};
+use crate::edge::StreamBroken;
 use crate::portmaster::{Connection, Entry, Portmaster, Verdict};
 
 /// What a listener needs of the mesh; [`Tunnel`] has it, and in tests something that needs no mesh.
@@ -40,7 +41,10 @@ pub trait OpenStream: Send + Sync + 'static {
 /// An open stream that copies bytes.
 pub trait PumpStream: Send + 'static {
     /// Copies both ways until both directions have ended. Dropping the future ends the stream.
-    fn pump<R, W>(self, from_app: R, to_app: W) -> impl Future<Output = ()> + Send
+    ///
+    /// # Errors
+    /// When it did not end in order: the application must see a reset, not an end.
+    fn pump<R, W>(self, from_app: R, to_app: W) -> impl Future<Output = Result<(), StreamBroken>> + Send
     where
         R: AsyncRead + Unpin + Send,
         W: AsyncWrite + Unpin + Send;
@@ -55,12 +59,12 @@ impl OpenStream for Tunnel {
 }
 
 impl PumpStream for TunnelStream {
-    async fn pump<R, W>(self, from_app: R, to_app: W)
+    async fn pump<R, W>(self, from_app: R, to_app: W) -> Result<(), StreamBroken>
     where
         R: AsyncRead + Unpin + Send,
         W: AsyncWrite + Unpin + Send,
     {
-        TunnelStream::pump(self, from_app, to_app).await;
+        TunnelStream::pump(self, from_app, to_app).await
     }
 }
 

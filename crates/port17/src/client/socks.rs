@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use super::listener::{Entrance, OpenStream, PumpStream, Refusal, close_with};
 use super::name;
 use super::tunnel::{Host, Isolation, OpenError, Target};
+use crate::lane::abort_on_close;
 
 pub(super) const VERSION_5: u8 = 5;
 pub(super) const VERSION_4: u8 = 4;
@@ -174,8 +175,10 @@ async fn serve<T: OpenStream>(
     if stream.write_all(granted).await.is_err() {
         return;
     }
-    let (from_app, to_app) = stream.into_split();
-    opened.pump(from_app, to_app).await;
+    let (mut from_app, to_app) = stream.into_split();
+    if opened.pump(&mut from_app, to_app).await.is_err() {
+        abort_on_close(from_app.as_ref());
+    }
 }
 
 async fn negotiate5(reader: &mut Reader) -> Result<Request, Failure> {

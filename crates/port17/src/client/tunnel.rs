@@ -1,26 +1,34 @@
-//! What a listener needs of the mesh: open a stream, then pump bytes.
+//! What a listener needs of the mesh: open a stream, then pump bytes. Behind it are the client's standing circuits.
+//!
+//! A stream goes over a standing circuit of the same isolation key, or over a spare one, or over a new one. A circuit that dies
+//! before it is open is rebuilt: the same route once, then without the hop that did not answer (spec 10). Nothing is ever sent
+//! directly instead (law 7).
 
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
+use port17_proto::circuit::origin::Origin;
+use port17_proto::circuit::replay::slot_of;
+use port17_proto::circuit::setup::{RouteHop, draw_offset};
+use port17_proto::crypto::{Entropy, KemBackend};
+use port17_proto::ids::NodeId;
+use port17_proto::lane::credit::Granter;
+use port17_proto::lane::reader::{Command, Install, Port};
+use port17_proto::limits::{FIRST_WINDOW_CELLS, STANDING_CIRCUITS};
+use port17_proto::navigator::{self, NoRoute, RouteRequest, TargetHost};
+use port17_proto::wire::registry::{ResetCode, StreamProtocol};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
-/// Where a connection wants to go: a name that stays unresolved until the exit, or an address.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Host {
-    /// A DNS name, lower case, without a trailing dot.
-    Name(String),
-    /// An address.
-    Ip(IpAddr),
-}
+use crate::edge::{Edge, EdgeStream, Progress, StreamBroken, run_client};
+use crate::lane::lock;
+use crate::mesh_view::MeshView;
+use crate::plane::{Plane, send_setup, unix_ms};
 
-/// A destination.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Target {
-    /// Name or address.
-    pub host: Host,
-    /// TCP port.
-    pub port: u16,
-}
+pub use port17_proto::circuit::message::{Host, Target};
 
 /// Streams with different isolation keys never share a circuit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -55,30 +63,372 @@ pub enum OpenError {
     NoRoute,
 }
 
-/// Opens streams through the mesh.
-pub struct Tunnel;
+impl From<ResetCode> for OpenError {
+    fn from(code: ResetCode) -> Self {
+        match code {
+            ResetCode::Refused => Self::Refused,
+            ResetCode::Unreachable => Self::Unreachable,
+            ResetCode::Policy => Self::Policy,
+            ResetCode::Timeout => Self::Timeout,
+            ResetCode::Resource => Self::Resource,
+            ResetCode::Protocol => Self::Protocol,
+        }
+    }
+}
 
-/// An open stream.
-pub struct TunnelStream;
+/// What the tunnel goes by besides the mesh.
+#[derive(Debug, Clone, Copy)]
+pub struct TunnelOptions {
+    /// Hops of a route.
+    pub hops: usize,
+    /// Circuits that are built before they are needed.
+    pub spares: usize,
+}
+
+/// A circuit as a status display shows it.
+#[derive(Debug, Clone)]
+pub struct CircuitView {
+    /// Its hops, guard first.
+    pub route: Vec<NodeId>,
+    /// Streams on it.
+    pub streams: usize,
+    /// Its age.
+    pub age: Duration,
+    /// Whether every hop has answered.
+    pub open: bool,
+}
+
+/// Opens streams through the mesh.
+pub struct Tunnel {
+    plane: Arc<Plane>,
+    options: TunnelOptions,
+    view: watch::Receiver<Arc<MeshView>>,
+    guard: watch::Receiver<Option<NodeId>>,
+    entropy: Mutex<Entropy>,
+    standing: Mutex<Vec<Arc<Standing>>>,
+    skipped: Mutex<BTreeMap<NodeId, Instant>>,
+    spare_wanted: Notify,
+}
+
+struct Standing {
+    edge: Arc<Edge>,
+    progress: watch::Receiver<Progress>,
+    route: Vec<NodeId>,
+    /// None while it is a spare.
+    isolation: Mutex<Option<Isolation>>,
+    built: Instant,
+    full: AtomicBool,
+}
+
+impl Standing {
+    fn takes_streams(&self, max_age: Duration) -> bool {
+        !self.edge.is_over() && !self.full.load(Ordering::Relaxed) && self.built.elapsed() < max_age
+    }
+}
+
+/// Why an attempt on one circuit failed.
+enum Attempt {
+    /// The exit answered: final.
+    Answered(OpenError),
+    /// The circuit takes no more streams.
+    Full,
+    /// The circuit died before it was open.
+    Dead(Progress),
+    /// The circuit died after it was open: the exit may have acted.
+    Broke,
+}
 
 impl Tunnel {
+    /// A tunnel whose circuits begin at the guard, over the mesh as `view` shows it.
+    pub fn new(
+        plane: Arc<Plane>,
+        options: TunnelOptions,
+        view: watch::Receiver<Arc<MeshView>>,
+        guard: watch::Receiver<Option<NodeId>>,
+        entropy: Entropy,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            plane,
+            options,
+            view,
+            guard,
+            entropy: Mutex::new(entropy),
+            standing: Mutex::default(),
+            skipped: Mutex::default(),
+            spare_wanted: Notify::new(),
+        })
+    }
+
     /// Opens a stream to `target`; `first_data` travels with the request.
     ///
     /// # Errors
     /// See [`OpenError`]; nothing is ever sent directly instead (law 7).
     pub async fn open(&self, target: &Target, isolation: &Isolation, first_data: Bytes) -> Result<TunnelStream, OpenError> {
-        let _ = (target, isolation, first_data);
-        Err(OpenError::NoRoute)
+        let opening = self.open_somewhere(target, isolation, first_data);
+        tokio::time::timeout(self.plane.params.open_timeout, opening).await.unwrap_or(Err(OpenError::Timeout))
+    }
+
+    async fn open_somewhere(&self, target: &Target, isolation: &Isolation, first_data: Bytes) -> Result<TunnelStream, OpenError> {
+        let mut again: Option<Vec<NodeId>> = None;
+        let mut tried_again = false;
+        loop {
+            let standing = match again.take() {
+                Some(route) => self.build(route, Some(isolation))?,
+                None => self.circuit_for(target, isolation)?,
+            };
+            match self.attempt(&standing, target, &first_data).await {
+                Ok(stream) => return Ok(TunnelStream(stream)),
+                Err(Attempt::Answered(error)) => return Err(error),
+                Err(Attempt::Full) => standing.full.store(true, Ordering::Relaxed),
+                // What was sent with OPEN may have been acted on: it is not sent twice.
+                Err(Attempt::Broke) if !first_data.is_empty() => return Err(OpenError::Protocol),
+                Err(Attempt::Broke) => {}
+                Err(Attempt::Dead(progress)) => {
+                    let same_route = !tried_again && !matches!(progress, Progress::Building);
+                    tried_again |= same_route;
+                    if same_route {
+                        again = Some(standing.route.clone());
+                    } else {
+                        self.skip_after(&standing.route, progress);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, standing: &Standing, target: &Target, first_data: &Bytes) -> Result<EdgeStream, Attempt> {
+        let stream = standing.edge.open(target, first_data.to_vec()).map_err(|_| Attempt::Full)?;
+        let mut progress = standing.progress.clone();
+        let created_by = standing.built + self.plane.params.created_timeout;
+        tokio::select! {
+            biased;
+            _ = progress.wait_for(|progress| *progress != Progress::Building) => {}
+            () = tokio::time::sleep_until(created_by) => {
+                standing.edge.end(false);
+                return Err(Attempt::Dead(Progress::Building));
+            }
+        }
+        match stream.opened().await {
+            Ok(()) => Ok(stream),
+            Err(_) if standing.edge.is_over() => Err(died(&mut progress).await),
+            Err(code) => Err(Attempt::Answered(code.into())),
+        }
+    }
+
+    /// Leaves out for a while the hop behind the one that answered, or hop 2 where none did.
+    fn skip_after(&self, route: &[NodeId], progress: Progress) {
+        let culprit = match progress {
+            Progress::Refused { hop, .. } => hop + 1,
+            Progress::Building | Progress::Open | Progress::Over => 1,
+        };
+        if let Some(node) = route.get(culprit) {
+            lock(&self.skipped).insert(*node, Instant::now() + self.plane.params.hop_skip);
+        }
+    }
+
+    /// A standing circuit of this isolation, else a spare one, else a new one.
+    fn circuit_for(&self, target: &Target, isolation: &Isolation) -> Result<Arc<Standing>, OpenError> {
+        let view = self.view.borrow().clone();
+        let max_age = self.plane.params.circuit_max_age;
+        {
+            let mut standing = lock(&self.standing);
+            standing.retain(|circuit| !circuit.edge.is_over());
+            let usable = |circuit: &&Arc<Standing>| circuit.takes_streams(max_age) && may_allow(&view, circuit, target);
+            let own = |circuit: &&Arc<Standing>| lock(&circuit.isolation).as_ref() == Some(isolation);
+            if let Some(circuit) = standing.iter().filter(usable).find(own) {
+                return Ok(Arc::clone(circuit));
+            }
+            let spare = standing.iter().filter(usable).find(|circuit| lock(&circuit.isolation).is_none());
+            if let Some(circuit) = spare {
+                *lock(&circuit.isolation) = Some(isolation.clone());
+                self.spare_wanted.notify_one();
+                return Ok(Arc::clone(circuit));
+            }
+        }
+        self.spare_wanted.notify_one();
+        let route = self.draw_route(&view, target)?;
+        self.build(route, Some(isolation))
+    }
+
+    fn draw_route(&self, view: &MeshView, target: &Target) -> Result<Vec<NodeId>, OpenError> {
+        let mut exclude = self.skips();
+        let wanted = navigator::Target {
+            protocol: StreamProtocol::Tcp,
+            host: match target.host {
+                Host::Ip(ip) => TargetHost::Ip(ip),
+                Host::Name(ref name) => TargetHost::Name(name.clone()),
+            },
+            port: target.port,
+        };
+        loop {
+            let request = RouteRequest {
+                guard: *self.guard.borrow(),
+                hops: self.options.hops,
+                target: &wanted,
+                exclude: &exclude,
+                now_ms: unix_ms(),
+            };
+            match navigator::route(&view.map, &request, &mut lock(&self.entropy)) {
+                Ok(route) => return Ok(route),
+                Err(why) if exclude.is_empty() => {
+                    tracing::debug!(%why, "no route");
+                    return Err(no_route(&why));
+                }
+                // A small mesh may have no way around: what was skipped is tried once more rather than failing for a minute.
+                Err(_) => exclude.clear(),
+            }
+        }
+    }
+
+    fn skips(&self) -> BTreeSet<NodeId> {
+        let mut skipped = lock(&self.skipped);
+        let now = Instant::now();
+        skipped.retain(|_, until| *until > now);
+        skipped.keys().copied().collect()
+    }
+
+    /// Sends SETUP for a route and keeps its circuit.
+    fn build(&self, route: Vec<NodeId>, isolation: Option<&Isolation>) -> Result<Arc<Standing>, OpenError> {
+        if lock(&self.standing).len() >= STANDING_CIRCUITS {
+            return Err(OpenError::Resource);
+        }
+        let view = self.view.borrow().clone();
+        let key = |node: &NodeId| view.nodes.get(node).map(|node| node.circuit_key.clone());
+        let hops: Option<Vec<_>> = route.iter().map(|node| Some(RouteHop { node: *node, key: key(node)? })).collect();
+        let hops = hops.ok_or(OpenError::NoRoute)?;
+        let guard = *route.first().ok_or(OpenError::NoRoute)?;
+        let carrying = self.plane.lane_to(guard).ok_or(OpenError::NoRoute)?;
+        let (origin, packet) = {
+            let mut entropy = lock(&self.entropy);
+            let offset = draw_offset(hops.len(), false, &mut entropy);
+            let made = Origin::new(&hops, offset, slot_of(Plane::unix_seconds()), KemBackend::AwsLc, &mut entropy);
+            made.map_err(|_| OpenError::NoRoute)?
+        };
+        let reservation = self.plane.pool.reserve(FIRST_WINDOW_CELLS).ok_or(OpenError::Resource)?;
+        let granter = Granter::new(reservation, self.plane.clock.now_ms());
+        let permitted = granter.permitted();
+        let lane = carrying.lane;
+        if lane.queue(|queue| queue.circuits()) >= carrying.circuits {
+            return Err(OpenError::Resource);
+        }
+        let circuit = lane.queue(|queue| queue.open(None)).map_err(|_| OpenError::Resource)?;
+        let edge = Edge::new(lane.clone(), circuit, self.plane.clock, granter, self.plane.growth_ms(), None);
+        lane.command(Command::Install(circuit, Install::Origin { sink: edge.sink(), permitted }));
+        send_setup(&lane, circuit, &packet);
+        self.plane.watch(&edge);
+        let (sender, progress) = watch::channel(Progress::Building);
+        tokio::spawn(run_client(Arc::clone(&edge), origin, hops.len(), sender));
+        let standing = Arc::new(Standing {
+            edge,
+            progress,
+            route,
+            isolation: Mutex::new(isolation.cloned()),
+            built: Instant::now(),
+            full: AtomicBool::new(false),
+        });
+        lock(&self.standing).push(Arc::clone(&standing));
+        Ok(standing)
+    }
+
+    /// Keeps spare circuits, ends old ones. Runs as long as the client.
+    pub async fn run(self: Arc<Self>) {
+        let mut view = self.view.clone();
+        loop {
+            let pause = tokio::time::sleep(Duration::from_secs(1));
+            tokio::select! {
+                () = self.spare_wanted.notified() => {}
+                () = pause => {}
+                changed = view.changed() => if changed.is_err() { return },
+            }
+            self.end_old();
+            self.build_spares().await;
+        }
+    }
+
+    fn end_old(&self) {
+        let max_age = self.plane.params.circuit_max_age;
+        let mut standing = lock(&self.standing);
+        let old = |circuit: &Arc<Standing>| !circuit.takes_streams(max_age) && circuit.edge.streams() == 0;
+        standing.iter().filter(|circuit| old(circuit)).for_each(|circuit| circuit.edge.end(true));
+        standing.retain(|circuit| !circuit.edge.is_over());
+    }
+
+    async fn build_spares(&self) {
+        let spares = || {
+            let standing = lock(&self.standing);
+            let spare = |circuit: &&Arc<Standing>| lock(&circuit.isolation).is_none() && !circuit.edge.is_over();
+            standing.iter().filter(spare).count()
+        };
+        // What most streams want: HTTPS by name.
+        let target = Target { host: Host::Name(String::new()), port: 443 };
+        while spares() < self.options.spares {
+            let view = self.view.borrow().clone();
+            let Ok(circuit) = self.draw_route(&view, &target).and_then(|route| self.build(route, None)) else { return };
+            let mut progress = circuit.progress.clone();
+            let answered = progress.wait_for(|progress| *progress != Progress::Building);
+            let answered = tokio::time::timeout(self.plane.params.created_timeout, answered).await;
+            let state = *circuit.progress.borrow();
+            if state != Progress::Open {
+                self.skip_after(&circuit.route, state);
+                circuit.edge.end(false);
+                if answered.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Every standing circuit.
+    pub fn circuits(&self) -> Vec<CircuitView> {
+        let view = |circuit: &Arc<Standing>| CircuitView {
+            route: circuit.route.clone(),
+            streams: circuit.edge.streams(),
+            age: circuit.built.elapsed(),
+            open: *circuit.progress.borrow() == Progress::Open,
+        };
+        lock(&self.standing).iter().filter(|circuit| !circuit.edge.is_over()).map(view).collect()
     }
 }
 
+async fn died(progress: &mut watch::Receiver<Progress>) -> Attempt {
+    let was_open = *progress.borrow() == Progress::Open;
+    let last = progress.wait_for(|progress| !matches!(progress, Progress::Building | Progress::Open)).await.map(|last| *last);
+    match last {
+        Ok(last @ Progress::Refused { .. }) => Attempt::Dead(last),
+        Ok(last) if !was_open => Attempt::Dead(last),
+        Ok(_) | Err(_) => Attempt::Broke,
+    }
+}
+
+fn may_allow(view: &MeshView, circuit: &Standing, target: &Target) -> bool {
+    let exit = circuit.route.last().and_then(|exit| view.nodes.get(exit)).and_then(|exit| exit.exit_policy.as_ref());
+    let ip = match target.host {
+        Host::Ip(ip) => Some(ip),
+        Host::Name(_) => None,
+    };
+    exit.is_some_and(|policy| policy.may_allow(StreamProtocol::Tcp, ip, target.port))
+}
+
+fn no_route(why: &NoRoute) -> OpenError {
+    match why {
+        NoRoute::NoExit { .. } => OpenError::Policy,
+        _ => OpenError::NoRoute,
+    }
+}
+
+/// An open stream.
+pub struct TunnelStream(EdgeStream);
+
 impl TunnelStream {
     /// Copies both ways until both directions have ended; a half-close travels as one.
-    pub async fn pump<R, W>(self, from_app: R, to_app: W)
+    ///
+    /// # Errors
+    /// When it did not end in order: the application must see a reset, not an end.
+    pub async fn pump<R, W>(self, from_app: R, to_app: W) -> Result<(), StreamBroken>
     where
         R: tokio::io::AsyncRead + Unpin + Send,
         W: tokio::io::AsyncWrite + Unpin + Send,
     {
-        let _ = (from_app, to_app);
+        self.0.pump(from_app, to_app).await
     }
 }

@@ -1,15 +1,91 @@
-//! The tasks and sockets around the core.
+//! The daemon: a node or a client, as tasks around the core.
+
+mod driver;
+mod lanes;
 
 use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
-use crate::config::Config;
+use port17_proto::bottle::{Address, Flags, Seq};
+use port17_proto::circuit::keyring::CircuitKeyring;
+use port17_proto::crypto::{Entropy, KemBackend, SigningKey};
+use port17_proto::identity::LinkKey;
+use port17_proto::lane::credit::Pool;
+use port17_proto::limits::ENGINE_INPUTS;
+use port17_proto::node::Node;
+use port17_proto::node::config::{ClientSetup, Config as EngineConfig, NodeSetup, Role};
+use port17_proto::params::Params;
+use port17_proto::policy::{ExitGuard, ExitPolicy, Pattern};
+use port17_proto::timers::Time;
+use port17_proto::wire::registry::LaneType;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use self::driver::{Driver, Files, Report};
+use self::lanes::Listener;
+use crate::bottles::BottleDirectory;
+use crate::client::listener::{Entrance, ListenError, ProxyListener};
+use crate::client::tunnel::{Tunnel, TunnelOptions};
+use crate::config::{Config, ExitConfig, ParameterSet};
+use crate::control::{self, CircuitStatus, ControlError, ControlSocket, LinkStatus, Status};
+use crate::exit::{Exit, ExitOpener};
+use crate::keystore::{Keystore, KeystoreError, SeqFile, StateLock, system_entropy};
+use crate::lane::{Clock, lock, tls};
+use crate::mesh_view::MeshView;
+use crate::plane::{Plane, unix_ms};
+use crate::portmaster::Portmaster;
+use crate::system;
 
 /// Why a daemon could not start or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// This part of the software is not there.
-    #[error("this build has no daemon")]
-    Absent,
+    /// Key or state files.
+    #[error(transparent)]
+    Keystore(#[from] KeystoreError),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The configuration does not hold together.
+    #[error("configuration: {0}")]
+    Configuration(String),
+    /// A port cannot be listened on.
+    #[error("cannot listen on {address}: {error}; {}", listen_advice(error))]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The proxy port.
+    #[error(transparent)]
+    Proxy(#[from] ListenError),
+    /// The directory of Bottles.
+    #[error("the directory of Bottles {}: {error}", path.display())]
+    Bottles {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        error: io::Error,
+    },
+    /// TLS does not take the link key.
+    #[error("the link key cannot be used: {0}")]
+    Tls(#[from] tls::HandshakeError),
+    /// Randomness, threads.
+    #[error("the system refuses: {0}")]
+    System(#[from] io::Error),
+}
+
+fn listen_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another program uses the port: stop it, or choose another port in the configuration",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE: choose another port, or allow it",
+        io::ErrorKind::AddrNotAvailable => "this machine does not have the address: see `ip address`",
+        _ => "check the address in the configuration",
+    }
 }
 
 /// Runs a node until `stop` is ready, then ends it in order.
@@ -17,8 +93,68 @@ pub enum DaemonError {
 /// # Errors
 /// When it cannot start or has to end.
 pub async fn run_node(config: Config, stop: impl Future<Output = ()> + Send) -> Result<(), DaemonError> {
-    let _ = (config, stop);
-    Err(DaemonError::Absent)
+    let params = parameters(&config);
+    let _lock = StateLock::acquire(&config.state)?;
+    let mut entropy = system_entropy()?;
+    let keystore = Keystore::create(&config.identity.dir)?;
+    let identity = keystore.identity_or_new(&mut entropy)?;
+    let link_key = keystore.link_key_or_new(&mut entropy, Plane::unix_seconds())?;
+    let seq_file = SeqFile::new(&config.state);
+    let id = identity.node_id();
+
+    let exit = config.exit.as_ref().map(|exit| make_exit(exit, &params)).transpose()?;
+    let opener = exit.clone().map(|exit| Arc::new(ExitOpener(exit)) as Arc<dyn crate::edge::Opener>);
+    let (inputs, engine) = mpsc::channel(ENGINE_INPUTS);
+    let (rotation, lifetime) = (params.circuit_key_interval.as_secs(), params.circuit_key_lifetime.as_secs());
+    let keyring = CircuitKeyring::new(KemBackend::AwsLc, rotation, lifetime);
+    let plane = Plane::new(Some(id), params.clone(), pool(&params), keyring, opener, inputs.clone());
+    plane.start_workers(&Handle::current(), &mut entropy)?;
+
+    let tls = tls::server_config(link_key.key())?;
+    let listeners = Listener::bind_all(&config.node.listen, &params)?;
+    let listening: Vec<_> = listeners.iter().map(Listener::address).collect();
+    let setup = NodeSetup {
+        exit_policy: config.exit.as_ref().map(|exit| policy(exit)).transpose()?,
+        label: config.label_for(&id),
+        group: config.group.clone(),
+        link_key: link_key.public(),
+        link_key_expiry_s: link_key.expiry_s(),
+        next_link_key: None,
+        addresses: advertised(&config, &listening),
+        egress: Vec::new(),
+        flags: Flags::default(),
+        software: concat!("port17 ", env!("CARGO_PKG_VERSION")).to_owned(),
+        neighbours: config.neighbours.clone(),
+        accept_clients: config.node.accept_clients,
+        kem: KemBackend::AwsLc,
+        stored_seq: seq_file.load()?.map(Seq),
+        identity,
+    };
+    let engine_config = EngineConfig { role: Role::Node(Box::new(setup)), params: params.clone(), entropy: entropy.fork() };
+    let node = start_engine(engine_config, plane.clock)?;
+    let view = watch::channel(Arc::new(MeshView::default())).0;
+    let report = Arc::new(Mutex::new(Report::default()));
+    let files = Files { bottles: bottle_directory(&config)?, seq: Some(seq_file), id: Some(id) };
+    let control = ControlSocket::bind(&config.control).await?;
+
+    let mut tasks = JoinSet::new();
+    let mut driver = Driver::new(node, Arc::clone(&plane), (inputs, engine), link_key, entropy, files, Arc::clone(&report), view);
+    driver.guard_exit(exit, listening.clone());
+    for listener in listeners {
+        tasks.spawn(listener.run(Arc::clone(&tls), driver.lanes()));
+    }
+    let status = {
+        let (plane, report) = (Arc::clone(&plane), Arc::clone(&report));
+        move || node_status(&plane, &lock(&report))
+    };
+    tasks.spawn(control.serve(Arc::new(status)));
+    for address in &listening {
+        tracing::info!(%address, node = %id, "node listens");
+    }
+    driver.run(stop).await;
+    plane.stop();
+    tasks.shutdown().await;
+    Ok(())
 }
 
 /// Runs a client until `stop` is ready, then ends it in order.
@@ -26,6 +162,153 @@ pub async fn run_node(config: Config, stop: impl Future<Output = ()> + Send) -> 
 /// # Errors
 /// When it cannot start or has to end.
 pub async fn run_client(config: Config, stop: impl Future<Output = ()> + Send) -> Result<(), DaemonError> {
-    let _ = (config, stop);
-    Err(DaemonError::Absent)
+    let params = parameters(&config);
+    let hops = usize::from(config.client.hops);
+    let least = params.danger_min_hops.min(u32::from(config.client.danger_min_hops));
+    if u32::from(config.client.hops) < least {
+        let why = format!("hops = {hops} is fewer than {least}: only `danger_min_hops` allows that, and it protects nobody");
+        return Err(DaemonError::Configuration(why));
+    }
+    let _lock = StateLock::acquire(&config.state)?;
+    let mut entropy = system_entropy()?;
+    let (inputs, engine) = mpsc::channel(ENGINE_INPUTS);
+    let keyring = CircuitKeyring::new(KemBackend::AwsLc, 1, 1);
+    let plane = Plane::new(None, params.clone(), pool(&params), keyring, None, inputs.clone());
+
+    let setup = ClientSetup { guard: config.client.guard };
+    let engine_config = EngineConfig { role: Role::Client(setup), params: params.clone(), entropy: entropy.fork() };
+    let node = start_engine(engine_config, plane.clock)?;
+    let (view, view_seen) = watch::channel(Arc::new(MeshView::default()));
+    let report = Arc::new(Mutex::new(Report::default()));
+    let files = Files { bottles: bottle_directory(&config)?, seq: None, id: None };
+    let spares = usize::try_from(params.spare_circuits).unwrap_or(0);
+    // A client's own link key is never shown: each connection has a throw-away one.
+    let link_key = LinkKey::generate(0, &mut entropy);
+    let driver =
+        Driver::new(node, Arc::clone(&plane), (inputs, engine), link_key, entropy.fork(), files, Arc::clone(&report), view);
+    let tunnel = Tunnel::new(Arc::clone(&plane), TunnelOptions { hops, spares }, view_seen, driver.guard(), entropy.fork());
+
+    let control = ControlSocket::bind(&config.control).await?;
+    let entrance = Arc::new(Entrance::new(Arc::clone(&tunnel), Portmaster::new()));
+    let address = config.client.proxy;
+    let proxy = ProxyListener::bind(address, entrance).await?;
+    let socks = proxy.local_address();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { proxy.run().await });
+    tasks.spawn(Arc::clone(&tunnel).run());
+    let status = {
+        let (plane, report) = (Arc::clone(&plane), Arc::clone(&report));
+        move || client_status(&plane, &tunnel, &lock(&report), socks)
+    };
+    tasks.spawn(control.serve(Arc::new(status)));
+    tracing::info!(address = %socks, "proxy listens: SOCKS5, SOCKS4a, HTTP");
+    driver.run(stop).await;
+    plane.stop();
+    tasks.shutdown().await;
+    Ok(())
+}
+
+fn parameters(config: &Config) -> Params {
+    match config.parameters {
+        ParameterSet::Default => Params::DEFAULT,
+        ParameterSet::Demo => Params::demo(),
+    }
+}
+
+fn pool(params: &Params) -> Arc<Pool> {
+    let share = system::memory_bytes().unwrap_or(0) / 100 * u64::from(params.pool_share_percent);
+    Pool::new(share.max(params.pool_min_bytes))
+}
+
+fn start_engine(config: EngineConfig, clock: Clock) -> Result<Node, DaemonError> {
+    Node::new(config, time(clock)).map_err(|error| DaemonError::Configuration(error.to_string()))
+}
+
+fn time(clock: Clock) -> Time {
+    Time { mono: clock.elapsed(), unix_ms: unix_ms() }
+}
+
+fn bottle_directory(config: &Config) -> Result<BottleDirectory, DaemonError> {
+    let directory = BottleDirectory::new(&config.bottles);
+    directory.make().map_err(|error| DaemonError::Bottles { path: config.bottles.clone(), error })?;
+    Ok(directory)
+}
+
+fn policy(exit: &ExitConfig) -> Result<ExitPolicy, DaemonError> {
+    ExitPolicy::parse(&exit.policy).map_err(|error| DaemonError::Configuration(format!("[exit] policy: {error}")))
+}
+
+fn make_exit(exit: &ExitConfig, params: &Params) -> Result<Arc<Exit>, DaemonError> {
+    let parse = |text: &String| {
+        text.parse::<Pattern>().map_err(|error| DaemonError::Configuration(format!("[exit] danger_exit_private {text}: {error}")))
+    };
+    let lifted: Vec<_> = exit.danger_exit_private.iter().map(parse).collect::<Result<_, _>>()?;
+    Ok(Exit::new(policy(exit)?, ExitGuard::new(lifted), exit.hosts.clone(), params.clone(), Handle::current()))
+}
+
+/// The addresses that the Bottle names: those of the configuration, else those listened on that are not "any".
+fn advertised(config: &Config, listening: &[SocketAddr]) -> Vec<Address> {
+    let named = &config.node.addresses;
+    let from = if named.is_empty() { listening } else { named };
+    let real = from.iter().filter(|address| !address.ip().is_unspecified());
+    real.map(|address| Address::new(*address, LaneType::TlsTcp)).collect()
+}
+
+fn links(report: &Report) -> Vec<LinkStatus> {
+    let Some(status) = &report.status else { return Vec::new() };
+    let link = |link: &port17_proto::node::status::LinkStatus| LinkStatus {
+        node_id: link.node.to_string(),
+        portname: report.portname(&link.node),
+        up: link.is_up,
+        lanes: u8::try_from(link.lanes.len()).unwrap_or(u8::MAX),
+        waiting_for: link.why.clone(),
+    };
+    status.links.iter().map(link).collect()
+}
+
+fn base_status(plane: &Plane, report: &Report, role: control::Role) -> Status {
+    let mut counts: std::collections::BTreeMap<_, _> =
+        plane.counts().into_iter().map(|(what, times)| (what.to_owned(), times)).collect();
+    counts.extend(report.status.iter().flat_map(|status| status.counts.iter().map(|(what, times)| ((*what).to_owned(), *times))));
+    Status {
+        role,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        node_id: None,
+        portname: None,
+        socks: None,
+        waiting_for: report.status.as_ref().map_or_else(|| Some("its start".to_owned()), |status| status.waits_for.clone()),
+        links: links(report),
+        circuits: plane.circuits() as u64,
+        standing: Vec::new(),
+        counts,
+    }
+}
+
+fn node_status(plane: &Plane, report: &Report) -> Status {
+    let status = report.status.as_ref();
+    Status {
+        node_id: status.and_then(|status| status.id).map(|id| id.to_string()),
+        portname: status.and_then(|status| status.portname.as_ref()).map(ToString::to_string),
+        ..base_status(plane, report, control::Role::Node)
+    }
+}
+
+fn client_status(plane: &Plane, tunnel: &Tunnel, report: &Report, socks: SocketAddr) -> Status {
+    let name = |node: &port17_proto::ids::NodeId| report.portname(node).unwrap_or_else(|| node.to_string());
+    let circuit = |circuit: crate::client::tunnel::CircuitView| CircuitStatus {
+        route: circuit.route.iter().map(name).collect(),
+        streams: circuit.streams,
+        age_s: circuit.age.as_secs(),
+        open: circuit.open,
+    };
+    Status {
+        socks: Some(socks),
+        standing: tunnel.circuits().into_iter().map(circuit).collect(),
+        ..base_status(plane, report, control::Role::Client)
+    }
+}
+
+/// A key of a client for one connection alone.
+fn throw_away(entropy: &mut Entropy) -> SigningKey {
+    SigningKey::generate(entropy)
 }

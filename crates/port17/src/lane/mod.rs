@@ -114,6 +114,19 @@ impl Lane {
     pub fn close(&self) {
         self.0.closing.notify_one();
     }
+
+    /// Ready when nothing urgent waits, or the peer does not read it.
+    async fn flushed(&self) {
+        const PATIENCE: std::time::Duration = std::time::Duration::from_millis(500);
+        const LOOK: std::time::Duration = std::time::Duration::from_millis(2);
+        let empty = async {
+            while self.queue(|queue| queue.has_urgent() && !queue.is_closed()) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        // A peer that reads nothing loses the farewell.
+        let _ = tokio::time::timeout(PATIENCE, empty).await;
+    }
 }
 
 impl Port for Lane {

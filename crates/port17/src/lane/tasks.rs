@@ -58,7 +58,10 @@ pub async fn run<C: Carrier>(lane: Lane, connection: Established, pool: Arc<Pool
     let mut reading = Reading::new(lane.clone(), pool, clock, opener, incoming, carrier);
     let why = tokio::select! {
         why = reading.run(&stream, early) => why,
-        () = lane.0.closing.notified() => LaneLoss::Closed,
+        () = lane.0.closing.notified() => {
+            lane.flushed().await;
+            LaneLoss::Closed
+        }
     };
     reading.reader.close();
     // The writer sees the closed queue, says good-bye to the peer and ends.

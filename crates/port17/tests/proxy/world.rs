@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use port17::client::listener::{Deadlines, Entrance, OpenStream, ProxyListener, PumpStream};
 use port17::client::tunnel::{Host, Isolation, OpenError, Target};
+use port17::edge::StreamBroken;
 use port17::portmaster::Portmaster;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -64,7 +65,7 @@ pub(crate) struct FakeStream {
 }
 
 impl PumpStream for FakeStream {
-    async fn pump<R, W>(self, mut from_app: R, mut to_app: W)
+    async fn pump<R, W>(self, mut from_app: R, mut to_app: W) -> Result<(), StreamBroken>
     where
         R: AsyncRead + Unpin + Send,
         W: AsyncWrite + Unpin + Send,
@@ -80,6 +81,7 @@ impl PumpStream for FakeStream {
             let _ = to_app.shutdown().await;
         };
         tokio::join!(forward, backward);
+        Ok(())
     }
 }
 

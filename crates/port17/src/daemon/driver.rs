@@ -1,0 +1,432 @@
+//! The one task that feeds the engine and carries out what it says.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use port17_proto::bottle::Seq;
+use port17_proto::crypto::Entropy;
+use port17_proto::identity::LinkKey;
+use port17_proto::ids::NodeId;
+use port17_proto::lane::frame::{FLAG_URGENT, FrameBuf, Header};
+use port17_proto::lane::queue::{LaneEnd, QueueError};
+use port17_proto::lane::reader::{Admission, Command, Port};
+use port17_proto::node::Node;
+use port17_proto::node::io::{DialId, Input, LaneId, LaneLoss, Output, Peer, ShownKey};
+use port17_proto::node::status::NodeStatus;
+use port17_proto::params::Rate;
+use port17_proto::wire::message::{split_into_pieces, write_control_body};
+use port17_proto::wire::registry::{BODY_BYTES, Command as Code, HEADER_BYTES};
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::lanes::{Dial, LaneAttempt};
+use super::{throw_away, time};
+use crate::bottles::BottleDirectory;
+use crate::exit::Exit;
+use crate::keystore::SeqFile;
+use crate::lane::{self, Lane, lock};
+use crate::mesh_view::MeshView;
+use crate::plane::{Carrying, Plane};
+use crate::system;
+
+/// The files of a daemon.
+pub(super) struct Files {
+    pub(super) bottles: BottleDirectory,
+    pub(super) seq: Option<SeqFile>,
+    pub(super) id: Option<NodeId>,
+}
+
+/// What status displays are made of.
+#[derive(Default)]
+pub(super) struct Report {
+    pub(super) status: Option<NodeStatus>,
+    view: Option<Arc<MeshView>>,
+}
+
+impl Report {
+    /// A node's name, where its Bottle is known.
+    pub(super) fn portname(&self, node: &NodeId) -> Option<String> {
+        self.view.as_ref()?.nodes.get(node).map(|node| node.portname.to_string())
+    }
+}
+
+pub(super) struct Driver {
+    node: Node,
+    plane: Arc<Plane>,
+    inputs: mpsc::Sender<Input>,
+    engine: mpsc::Receiver<Input>,
+    attempts: (mpsc::Sender<LaneAttempt>, mpsc::Receiver<LaneAttempt>),
+    link_key: Arc<LinkKey>,
+    entropy: Entropy,
+    files: Files,
+    report: Arc<Mutex<Report>>,
+    view: watch::Sender<Arc<MeshView>>,
+    guard: watch::Sender<Option<NodeId>>,
+    exit: Option<Arc<Exit>>,
+    listening: Vec<SocketAddr>,
+    lanes: HashMap<LaneId, Held>,
+    dials: HashMap<DialId, AbortHandle>,
+    seen: BTreeMap<std::path::PathBuf, Vec<u8>>,
+    next_lane: u64,
+    stopped: bool,
+}
+
+struct Held {
+    lane: Lane,
+    /// Dialled from here.
+    dialled: bool,
+    remote: SocketAddr,
+}
+
+/// Lanes that wait for the driver.
+const ATTEMPTS: usize = 64;
+
+impl Driver {
+    #[allow(clippy::too_many_arguments, reason = "the one place where all of a daemon's parts meet")]
+    pub(super) fn new(
+        node: Node,
+        plane: Arc<Plane>,
+        (inputs, engine): (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+        link_key: LinkKey,
+        entropy: Entropy,
+        files: Files,
+        report: Arc<Mutex<Report>>,
+        view: watch::Sender<Arc<MeshView>>,
+    ) -> Self {
+        Self {
+            node,
+            plane,
+            inputs,
+            engine,
+            attempts: mpsc::channel(ATTEMPTS),
+            link_key: Arc::new(link_key),
+            entropy,
+            files,
+            report,
+            view,
+            guard: watch::channel(None).0,
+            exit: None,
+            listening: Vec::new(),
+            lanes: HashMap::new(),
+            dials: HashMap::new(),
+            seen: BTreeMap::new(),
+            next_lane: 0,
+            stopped: false,
+        }
+    }
+
+    /// Where finished handshakes go.
+    pub(super) fn lanes(&self) -> mpsc::Sender<LaneAttempt> {
+        self.attempts.0.clone()
+    }
+
+    /// The client's guard, once it is chosen.
+    pub(super) fn guard(&self) -> watch::Receiver<Option<NodeId>> {
+        self.guard.subscribe()
+    }
+
+    /// Keeps the exit's picture of the mesh up to date.
+    pub(super) fn guard_exit(&mut self, exit: Option<Arc<Exit>>, listening: Vec<SocketAddr>) {
+        self.exit = exit;
+        self.listening = listening;
+    }
+
+    /// Runs until `stop` is ready and the engine has ended in order.
+    pub(super) async fn run(mut self, stop: impl Future<Output = ()> + Send) {
+        let mut stop = pin!(stop);
+        let mut stopping = false;
+        let mut second = tokio::time::interval(self.plane.params.directory_rescan);
+        second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut deadline = self.drain();
+        while !self.stopped {
+            let wake = deadline.map_or_else(|| Instant::now() + Duration::from_secs(3600), |at| self.instant(at));
+            let input = tokio::select! {
+                () = &mut stop, if !stopping => {
+                    stopping = true;
+                    Input::Shutdown
+                }
+                Some(input) = self.engine.recv() => input,
+                Some(attempt) = self.attempts.1.recv() => match self.take(attempt) {
+                    Some(input) => input,
+                    None => continue,
+                },
+                _ = second.tick() => {
+                    self.every_second();
+                    Input::Tick
+                }
+                () = tokio::time::sleep_until(wake) => Input::Tick,
+            };
+            if let Input::LaneDown { lane, .. } = &input {
+                self.lanes.remove(lane);
+            }
+            self.node.handle(input, time(self.plane.clock));
+            deadline = self.drain();
+        }
+        self.end_lanes().await;
+    }
+
+    fn instant(&self, mono: Duration) -> Instant {
+        Instant::now() + mono.saturating_sub(self.plane.clock.elapsed())
+    }
+
+    /// A finished handshake, or a failed one, as the engine's input.
+    fn take(&mut self, attempt: LaneAttempt) -> Option<Input> {
+        match attempt {
+            LaneAttempt::Failed { dial, why } => {
+                self.dials.remove(&dial)?;
+                tracing::debug!(?dial, %why, "dial failed");
+                Some(Input::DialFailed { dial, why })
+            }
+            LaneAttempt::Up { connection, dialled, remote } => {
+                if let Some(dial) = dialled {
+                    self.dials.remove(&dial)?;
+                }
+                self.next_lane += 1;
+                let id = LaneId(self.next_lane);
+                let end = if dialled.is_some() { LaneEnd::Dialler } else { LaneEnd::Acceptor };
+                let lane = Lane::new(id, end, self.plane.growth_ms());
+                let peer_key = connection.peer_key;
+                let pool = Arc::clone(&self.plane.pool);
+                tokio::spawn(lane::run(lane.clone(), *connection, pool, self.plane.clock, Arc::clone(&self.plane)));
+                self.lanes.insert(id, Held { lane, dialled: dialled.is_some(), remote });
+                Some(Input::LaneUp { lane: id, dialled, peer_key, remote: remote.ip() })
+            }
+        }
+    }
+
+    /// Carries out all that the engine wants; gives its next deadline.
+    fn drain(&mut self) -> Option<Duration> {
+        let mut changed = false;
+        let until = loop {
+            match self.node.poll() {
+                Output::Wait { until, .. } => break until,
+                Output::BottlerackChanged(_) => changed = true,
+                output => self.carry_out(output),
+            }
+        };
+        if changed {
+            self.renew_view();
+        }
+        lock(&self.report).status = Some(self.node.status());
+        until
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Dial { dial, node: _, addresses, expected, show } => self.dial(dial, addresses, expected, show),
+            Output::CancelDial(dial) => {
+                if let Some(dialling) = self.dials.remove(&dial) {
+                    dialling.abort();
+                }
+            }
+            Output::Send { lane, urgent, message } => self.send(lane, urgent, &message),
+            Output::Close { lane } => {
+                if let Some(held) = self.lanes.get(&lane) {
+                    held.lane.close();
+                }
+            }
+            Output::AdmitLane { lane, peer, slot: _, dialled: _, circuits } => self.admit(lane, peer, circuits),
+            Output::LinkUp { peer, lanes } => {
+                tracing::info!(peer = %peer_name(peer), lanes = lanes.len(), "link up");
+                self.plane.set_link(peer, lanes);
+            }
+            Output::LinkDown { peer } => {
+                tracing::info!(peer = %peer_name(peer), "link down");
+                self.plane.set_link(peer, Vec::new());
+            }
+            Output::LaneRtt { lane, rtt } => {
+                let rtt_ms = u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX);
+                let growth_ms = rtt_ms.saturating_mul(2).max(self.plane.growth_ms());
+                if let Some(held) = self.lanes.get(&lane) {
+                    held.lane.queue(|queue| queue.set_growth_ms(growth_ms));
+                }
+            }
+            Output::StoreSeq(seq) => self.store_seq(seq),
+            Output::PublishBottle { seq: _, bytes } => self.publish(&bytes),
+            Output::NewCircuitKey(key) => self.plane.hold_key(key),
+            Output::EraseCircuitKey(key) => self.plane.erase_key(key),
+            Output::Guard(guard) => {
+                self.guard.send_replace(Some(guard));
+            }
+            Output::Counted(what) => tracing::debug!(what = what.name(), "counted"),
+            Output::Stopped => self.stopped = true,
+            Output::BottlerackChanged(_) | Output::Wait { .. } => {}
+        }
+    }
+
+    fn dial(
+        &mut self,
+        dial: DialId,
+        addresses: Vec<SocketAddr>,
+        expected: Vec<port17_proto::crypto::VerifyingKey>,
+        show: ShownKey,
+    ) {
+        let seed = match show {
+            ShownKey::Link => port17_proto::crypto::Secret::new(*self.link_key.key().seed().expose()),
+            ShownKey::ThrowAway => port17_proto::crypto::Secret::new(*throw_away(&mut self.entropy).seed().expose()),
+        };
+        let key = Arc::new(port17_proto::crypto::SigningKey::from_seed(seed));
+        let dialling = Dial { dial, addresses, expected, key, patience: self.plane.params.dial_timeout };
+        let task = tokio::spawn(dialling.run(self.attempts.0.clone()));
+        self.dials.insert(dial, task.abort_handle());
+    }
+
+    fn send(&mut self, lane: LaneId, urgent: bool, message: &[u8]) {
+        let Some(held) = self.lanes.get(&lane) else { return };
+        let sent = if urgent {
+            let frame = control_frame(message, FLAG_URGENT);
+            held.lane.queue(|queue| frame.map_or(Ok(()), |frame| queue.push_urgent(frame)))
+        } else {
+            let frames: Vec<_> = split_into_pieces(message).filter_map(|piece| control_frame(piece, 0)).collect();
+            held.lane.queue(|queue| frames.into_iter().try_for_each(|frame| queue.push_control(frame)))
+        };
+        if let Err(QueueError::ControlFull) = sent {
+            held.lane.close();
+            self.enqueue(Input::LaneDown { lane, why: LaneLoss::Overrun });
+        }
+    }
+
+    fn admit(&mut self, lane: LaneId, peer: Peer, circuits: u32) {
+        let Some(held) = self.lanes.get(&lane) else { return };
+        let params = &self.plane.params;
+        let (mine, Rate { per_second, burst }) = match peer {
+            Peer::Node(_) => (params.node_lane_circuits, params.node_setups),
+            Peer::Client(_) => (params.client_link_circuits, params.client_setups),
+        };
+        let admission = Admission {
+            circuits: usize::try_from(mine).unwrap_or(usize::MAX),
+            setups_per_second: per_second.into(),
+            setups_burst: burst.into(),
+        };
+        let circuits = usize::try_from(circuits).unwrap_or(usize::MAX);
+        self.plane.admit(lane, Carrying { lane: held.lane.clone(), peer, circuits });
+        held.lane.command(Command::Admit(admission));
+        if self.exit.is_some() {
+            self.renew_guard();
+        }
+    }
+
+    fn store_seq(&self, seq: Seq) {
+        let Some(file) = self.files.seq.clone() else { return };
+        let inputs = self.inputs.clone();
+        tokio::task::spawn_blocking(move || {
+            let input = match file.store(seq.0) {
+                Ok(()) => Input::SeqStored(seq),
+                Err(error) => {
+                    tracing::error!(%error, "the sequence number cannot be stored: no new Bottle is published until it can");
+                    Input::SeqNotStored(seq)
+                }
+            };
+            // The engine ends only with the daemon.
+            let _ = inputs.blocking_send(input);
+        });
+    }
+
+    fn publish(&self, bytes: &[u8]) {
+        let Some(id) = self.files.id else { return };
+        if let Err(error) = self.files.bottles.write(&id, bytes) {
+            let directory = self.files.bottles.path().display();
+            tracing::error!(%error, %directory, "the own Bottle cannot be written: others do not see what has changed");
+            self.plane.count("bottle-not-written", 1);
+        }
+    }
+
+    /// An input that arises while outputs are carried out.
+    fn enqueue(&self, input: Input) {
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let _ = inputs.send(input).await;
+        });
+    }
+
+    fn every_second(&mut self) {
+        self.plane.sweep();
+        self.rescan();
+        if self.exit.is_some() {
+            self.renew_guard();
+        }
+    }
+
+    /// Looks for Bottles that are new or changed in the directory.
+    fn rescan(&mut self) {
+        let files = match self.files.bottles.read_all() {
+            Ok(files) => files,
+            Err(error) => {
+                tracing::warn!(%error, directory = %self.files.bottles.path().display(), "cannot read the directory of Bottles");
+                return;
+            }
+        };
+        for file in files {
+            let Ok(bytes) = file.bytes else { continue };
+            if self.seen.get(&file.path) == Some(&bytes) {
+                continue;
+            }
+            self.seen.insert(file.path, bytes.clone());
+            self.node.handle(Input::Bottle(bytes), time(self.plane.clock));
+            self.drain();
+        }
+    }
+
+    fn renew_view(&mut self) {
+        let margin_ms = u64::try_from(self.plane.params.circuit_key_margin.as_millis()).unwrap_or(u64::MAX);
+        let rack = self.node.bottlerack();
+        let bottles: Vec<_> = rack.iter().map(|stored| &stored.bottle).collect();
+        let view = Arc::new(MeshView::build(&bottles, margin_ms));
+        lock(&self.report).view = Some(Arc::clone(&view));
+        self.view.send_replace(view);
+        self.renew_guard();
+    }
+
+    /// What the exit must never connect to, as it is now (law 1).
+    fn renew_guard(&self) {
+        let Some(exit) = &self.exit else { return };
+        let view = self.view.borrow().clone();
+        let lanes = self.lanes.values().filter(|held| held.dialled).map(|held| held.remote);
+        let mesh: Vec<_> = self.listening.iter().copied().chain(view.addresses.iter().copied()).chain(lanes).collect();
+        let local = system::local_networks();
+        exit.update_guard(|guard| {
+            guard.set_mesh(mesh);
+            match local {
+                Ok((own, on_link)) => guard.set_local(own, on_link),
+                Err(error) => tracing::warn!(%error, "the machine's addresses are not known: the exit keeps the last picture"),
+            }
+        });
+    }
+
+    /// Waits until every lane has said good-bye.
+    async fn end_lanes(mut self) {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let gone = async {
+            while !self.lanes.is_empty() {
+                match self.engine.recv().await {
+                    Some(Input::LaneDown { lane, .. }) => drop(self.lanes.remove(&lane)),
+                    Some(_) => {}
+                    None => return,
+                }
+            }
+        };
+        // A peer that does not read is not waited for.
+        let _ = tokio::time::timeout(PATIENCE, gone).await;
+    }
+}
+
+fn control_frame(bytes: &[u8], flags: u8) -> Option<FrameBuf> {
+    let mut body = [0; BODY_BYTES];
+    write_control_body(bytes, &mut body).ok()?;
+    let mut frame = FrameBuf::new();
+    frame.bytes_mut()[HEADER_BYTES..].copy_from_slice(&body);
+    frame.set_header(Header { flags, ..Header::new(port17_proto::ids::CircuitId(0), Code::Control) });
+    Some(frame)
+}
+
+fn peer_name(peer: Peer) -> String {
+    match peer {
+        Peer::Node(node) => node.to_string(),
+        Peer::Client(_) => "a client".to_owned(),
+    }
+}
