@@ -171,7 +171,10 @@ impl Tunnel {
     async fn open_somewhere(&self, target: &Target, isolation: &Isolation, first_data: Bytes) -> Result<TunnelStream, OpenError> {
         let mut again: Option<Vec<NodeId>> = None;
         let mut tried_again = false;
-        loop {
+        for failures in 0.. {
+            if let Some(pause) = pause(failures) {
+                tokio::time::sleep(pause).await;
+            }
             let standing = match again.take() {
                 Some(route) => self.build(route, Some(isolation))?,
                 None => self.circuit_for(target, isolation)?,
@@ -194,6 +197,7 @@ impl Tunnel {
                 }
             }
         }
+        Err(OpenError::Timeout)
     }
 
     async fn attempt(&self, standing: &Standing, target: &Target, first_data: &Bytes) -> Result<EdgeStream, Attempt> {
@@ -388,6 +392,14 @@ impl Tunnel {
         };
         lock(&self.standing).iter().filter(|circuit| !circuit.edge.is_over()).map(view).collect()
     }
+}
+
+/// How long to wait after so many failed circuits: the first ones are tried at once, a mesh that is still forming is not flooded.
+fn pause(failures: u32) -> Option<Duration> {
+    const FIRST: Duration = Duration::from_millis(25);
+    const LONGEST: Duration = Duration::from_secs(1);
+    let doublings = failures.checked_sub(3)?.min(6);
+    Some(FIRST.saturating_mul(1 << doublings).min(LONGEST))
 }
 
 async fn died(progress: &mut watch::Receiver<Progress>) -> Attempt {
