@@ -131,7 +131,8 @@ comes_back() {
     wait_for 5 changed
     new=$(process_of node-2)
     alive "$new"
-    mesh -o "$work/1k" "$named/1k.bin"
+    # It may have been the guard.
+    wait_for 5 mesh -o "$work/1k" "$named/1k.bin"
     kill -TERM "$demo_process"
     wait "$demo_process"
 }
