@@ -68,7 +68,11 @@ impl Plan {
             // Fully meshed: everyone but itself.
             member.config.neighbours = ids.iter().copied().filter(|id| Some(*id) != member.node).collect();
         }
-        let client = client(root.path(), socks, hops)?;
+        let mut client = client(root.path(), socks, hops)?;
+        if hops == 1 {
+            // The only hop is guard and exit: one that is drawn from all nodes mostly leads nowhere.
+            client.config.client.guard = members.iter().find(|member| member.is_exit()).and_then(|member| member.node);
+        }
         let control = client.config.control.clone();
         members.push(client);
         for member in &members {
@@ -185,6 +189,14 @@ mod tests {
             assert_eq!(plan.members.iter().filter(|member| member.is_exit()).count(), usize::from(nodes.min(2)));
             assert_eq!(plan.members.last().unwrap().config.client.danger_min_hops, nodes.min(3));
         }
+    }
+
+    #[test]
+    fn a_route_of_one_hop_has_an_exit_as_its_guard() {
+        let one = plan(6, 1);
+        let guard = one.members.last().unwrap().config.client.guard;
+        assert!(one.members.iter().any(|member| member.is_exit() && member.node == guard));
+        assert_eq!(plan(6, 3).members.last().unwrap().config.client.guard, None);
     }
 
     #[test]
