@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use port17_proto::circuit::hop::send_setup;
 use port17_proto::circuit::origin::Origin;
 use port17_proto::circuit::replay::slot_of;
 use port17_proto::circuit::setup::{RouteHop, draw_offset};
@@ -26,7 +27,7 @@ use tokio::time::Instant;
 use crate::edge::{Edge, EdgeStream, Progress, StreamBroken, run_client};
 use crate::lane::lock;
 use crate::mesh_view::MeshView;
-use crate::plane::{Plane, send_setup, unix_ms};
+use crate::plane::{Plane, unix_ms};
 
 pub use port17_proto::circuit::message::{Host, Target};
 
