@@ -25,6 +25,9 @@ check() { # NAME COMMAND...
     set +e
     (
         set -e
+        # A demo of this check alone ends with it.
+        outer=$demo_process
+        trap '[ "$demo_process" = "$outer" ] || stop_demo' EXIT
         "$@"
     ) >"$work/check.log" 2>&1
     status=$?
@@ -104,7 +107,7 @@ stop_demo() {
     [ -n "$demo_process" ] || return 0
     kill -TERM "$demo_process" 2>/dev/null || true
     wait "$demo_process" 2>/dev/null || true
-    demo_process=
+    demo_process=''
 }
 
 # The process of a member.
