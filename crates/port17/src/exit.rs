@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use crate::edge::{EdgeStream, Opener};
-use crate::lane::abort_on_close;
+use crate::socket::StreamSocket;
 
 /// What a resolved name's time to live is shown as: the system's resolver does not tell it, and spec 07 keeps it within 60..3600 s.
 const SYSTEM_TTL_S: u32 = 60;
@@ -88,9 +88,10 @@ impl Exit {
                 // Without it small answers wait for their acknowledgements.
                 let _ = socket.set_nodelay(true);
                 stream.answer(ip, ttl_s);
-                let (mut from, mut to) = socket.into_split();
-                if stream.pump(&mut from, &mut to).await.is_err() {
-                    abort_on_close(from.as_ref());
+                let mut socket = StreamSocket::new(socket);
+                let Ok((from, to)) = socket.halves() else { return };
+                if stream.pump(from, to).await.is_ok() {
+                    socket.ended();
                 }
             }
             Err(code) => stream.reset(code),

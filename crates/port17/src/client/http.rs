@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 use super::listener::{Entrance, OpenStream, PumpStream, Refusal, close_with};
 use super::name;
 use super::tunnel::{Isolation, OpenError, Target};
-use crate::lane::abort_on_close;
+use crate::socket::StreamSocket;
 
 /// Between an HTTP exchange and its stream: as much as one read of either side is worth keeping.
 const EXCHANGE_BYTES: usize = 64 * 1024;
@@ -96,10 +96,11 @@ reached without TLS: use socks5h:// or http:// for it.\n";
 async fn pump_upgraded<S: PumpStream>(opened: S, upgraded: Upgraded) {
     // It is the stream that was given to the server; another type would be a bug, and ends the connection.
     let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-    let (mut from_app, to_app) = parts.io.into_inner().into_split();
+    let mut socket = StreamSocket::new(parts.io.into_inner());
+    let Ok((from_app, to_app)) = socket.halves() else { return };
     // What the application sent before the answer goes first.
-    if opened.pump(Cursor::new(parts.read_buf).chain(&mut from_app), to_app).await.is_err() {
-        abort_on_close(from_app.as_ref());
+    if opened.pump(Cursor::new(parts.read_buf).chain(from_app), to_app).await.is_ok() {
+        socket.ended();
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use super::listener::{Entrance, OpenStream, PumpStream, Refusal, close_with};
 use super::name;
 use super::tunnel::{Host, Isolation, OpenError, Target};
-use crate::lane::abort_on_close;
+use crate::socket::StreamSocket;
 
 pub(super) const VERSION_5: u8 = 5;
 pub(super) const VERSION_4: u8 = 4;
@@ -175,9 +175,10 @@ async fn serve<T: OpenStream>(
     if stream.write_all(granted).await.is_err() {
         return;
     }
-    let (mut from_app, to_app) = stream.into_split();
-    if opened.pump(&mut from_app, to_app).await.is_err() {
-        abort_on_close(from_app.as_ref());
+    let mut socket = StreamSocket::new(stream);
+    let Ok((from_app, to_app)) = socket.halves() else { return };
+    if opened.pump(from_app, to_app).await.is_ok() {
+        socket.ended();
     }
 }
 
