@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use crate::edge::pump_socket;
 use crate::edge::{EdgeStream, Opener};
-use crate::lane::abort_on_close;
 
 /// What a resolved name's time to live is shown as: the system's resolver does not tell it, and spec 07 keeps it within 60..3600 s.
 const SYSTEM_TTL_S: u32 = 60;
@@ -88,10 +88,7 @@ impl Exit {
                 // Without it small answers wait for their acknowledgements.
                 let _ = socket.set_nodelay(true);
                 stream.answer(ip, ttl_s);
-                let (mut from, mut to) = socket.into_split();
-                if stream.pump(&mut from, &mut to).await.is_err() {
-                    abort_on_close(from.as_ref());
-                }
+                pump_socket(stream, socket, Vec::new()).await;
             }
             Err(code) => stream.reset(code),
         }

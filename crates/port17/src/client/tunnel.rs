@@ -23,7 +23,7 @@ use port17_proto::wire::registry::{ResetCode, StreamProtocol};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::edge::{Edge, EdgeStream, Progress, StreamBroken, run_client};
+use crate::edge::{Edge, EdgeStream, Progress, run_client};
 use crate::lane::lock;
 use crate::mesh_view::MeshView;
 use crate::plane::{Plane, send_setup, unix_ms};
@@ -177,7 +177,7 @@ impl Tunnel {
                 None => self.circuit_for(target, isolation)?,
             };
             match self.attempt(&standing, target, &first_data).await {
-                Ok(stream) => return Ok(TunnelStream(stream)),
+                Ok(stream) => return Ok(stream),
                 Err(Attempt::Answered(error)) => return Err(error),
                 Err(Attempt::Full) => standing.full.store(true, Ordering::Relaxed),
                 // What was sent with OPEN may have been acted on: it is not sent twice.
@@ -417,18 +417,4 @@ fn no_route(why: &NoRoute) -> OpenError {
 }
 
 /// An open stream.
-pub struct TunnelStream(EdgeStream);
-
-impl TunnelStream {
-    /// Copies both ways until both directions have ended; a half-close travels as one.
-    ///
-    /// # Errors
-    /// When it did not end in order: the application must see a reset, not an end.
-    pub async fn pump<R, W>(self, from_app: R, to_app: W) -> Result<(), StreamBroken>
-    where
-        R: tokio::io::AsyncRead + Unpin + Send,
-        W: tokio::io::AsyncWrite + Unpin + Send,
-    {
-        self.0.pump(from_app, to_app).await
-    }
-}
+pub type TunnelStream = EdgeStream;

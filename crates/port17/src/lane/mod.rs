@@ -18,7 +18,6 @@ use port17_proto::node::io::LaneId;
 use tokio::sync::Notify;
 
 pub use tasks::{Carrier, LaneEvent, run};
-use tokio::net::TcpStream;
 
 use crate::edge::EdgeSink;
 
@@ -46,12 +45,6 @@ impl Clock {
 /// A lock whose holder cannot have left it half changed: a panic ends the process.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Makes the end of a connection a reset: what it carried was cut, and the application must not take it for whole.
-pub(crate) fn abort_on_close(stream: &TcpStream) {
-    // A socket that is gone already needs no reset.
-    let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
 }
 
 struct Waiting {
