@@ -246,7 +246,8 @@ def main():
     print(f"{arguments.hops} hops, {arguments.rounds} rounds of 100 MB, {os.cpu_count()} cores")
     for what, form in TABLE:
         print(f"  {what:<44}{form.format(**figures)}")
-    print(json.dumps({"hops": arguments.hops, "rounds": arguments.rounds, "cores": os.cpu_count()} | {key: round(value, 3) for key, value in figures.items()}))
+    setting = {"hops": arguments.hops, "rounds": arguments.rounds, "cores": os.cpu_count()}
+    print(json.dumps(setting | {key: round(value, 3) for key, value in figures.items()}))
 
 
 main()
