@@ -31,7 +31,8 @@ pub trait Port: Clone + PartialEq + Sized {
     /// Works on the lane's queue under its lock, and wakes its writer if there is something to send.
     fn queue<R>(&self, work: impl FnOnce(&mut LaneQueue<Self>) -> R) -> R;
 
-    /// Tells the lane's reader something, before its next batch.
+    /// Tells the lane's reader something, before its next batch. Dropped when the reader is gone: a command may hold what holds the
+    /// lane, and would keep both and their memory for ever.
     fn command(&self, command: Command<Self>);
 }
 
@@ -371,13 +372,17 @@ impl<P: Port> Reader<P> {
         }
     }
 
-    /// The lane is gone: so are its circuits, on the other lanes too.
-    pub fn close(&mut self) {
+    /// The lane is gone: so are its circuits, on the other lanes too (spec 05, 5).
+    ///
+    /// `pending` takes the commands that wait and lets no more in. It is called once the queue is closed: who gave one before can
+    /// rely on it, who gives one later sees that the lane is gone.
+    pub fn close(&mut self, pending: impl FnOnce() -> Vec<Command<P>>, now_ms: u64) {
+        self.own.queue(LaneQueue::close);
+        pending().into_iter().for_each(|command| self.command(command, now_ms));
         for entry in std::mem::take(&mut self.circuits).into_values() {
             self.part(entry.state, true);
         }
-        self.own.queue(LaneQueue::close);
-        self.end_batch(0);
+        self.end_batch(now_ms);
     }
 
     // ---- Control ----
@@ -525,11 +530,24 @@ impl<P: Port> Reader<P> {
     fn open(&mut self, circuit: CircuitId, state: State<P>, now_ms: u64) {
         match self.circuits.get_mut(&circuit) {
             Some(entry) if matches!(entry.state, State::Opening(_)) => {
+                let gone = matches!(&state, State::Forward { to, .. } if to.queue(|queue| queue.is_closed()));
                 let State::Opening(waiting) = std::mem::replace(&mut entry.state, state) else { return };
+                if gone {
+                    return self.next_lost(circuit);
+                }
                 self.replay(circuit, waiting, now_ms);
             }
             Some(_) | None => self.part(state, false),
         }
+    }
+
+    /// The next lane was lost, perhaps before its reader knew of this circuit: then nobody else would end it. Else the answer to its
+    /// SETUP waits already, and the end behind it.
+    fn next_lost(&mut self, circuit: CircuitId) {
+        if let Some(entry) = self.circuits.get_mut(&circuit) {
+            entry.state = State::Dying;
+        }
+        self.own.queue(|queue| queue.destroy(circuit, true));
     }
 
     fn origin_opens(&mut self, circuit: CircuitId, layers: OriginBackward, now_ms: u64) {
