@@ -8,5 +8,7 @@ mod edge;
 mod ending;
 #[path = "plane/mesh.rs"]
 mod mesh;
+#[path = "plane/setup.rs"]
+mod setup;
 #[path = "plane/traffic.rs"]
 mod traffic;

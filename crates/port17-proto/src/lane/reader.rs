@@ -420,6 +420,10 @@ impl<P: Port> Reader<P> {
 
     fn setup(&mut self, header: Header, body: &[u8], now_ms: u64) -> Result<(), LinkFault> {
         let circuit = header.circuit;
+        // spec 05, 3: whatever has become of the id.
+        if !self.own.queue(|queue| queue.end().peer_may_open(circuit)) {
+            return Err(LinkFault::CircuitId);
+        }
         let Some(entry) = self.circuits.get_mut(&circuit) else { return self.setup_begins(header, body, now_ms) };
         let State::Assembling(parts, _) = &mut entry.state else {
             // spec 05, 2: frames for a dying id are dropped.
@@ -446,7 +450,8 @@ impl<P: Port> Reader<P> {
 
     fn setup_begins(&mut self, header: Header, body: &[u8], now_ms: u64) -> Result<(), LinkFault> {
         let circuit = header.circuit;
-        if !self.own.queue(|queue| queue.end().peer_may_open(circuit)) {
+        // spec 05, 3: nothing of a SETUP comes before its part 0.
+        if header.part != 0 {
             return Err(LinkFault::CircuitId);
         }
         if self.circuits.len() >= LANE_CIRCUITS {

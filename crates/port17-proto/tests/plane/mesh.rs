@@ -246,8 +246,12 @@ impl Mesh {
 
     pub fn origin(&mut self, route: &[usize], offset: u8) -> (Origin, SetupPacket) {
         let hops: Vec<_> = route.iter().map(|node| self.hop(*node)).collect();
+        self.origin_of(&hops, offset)
+    }
+
+    pub fn origin_of(&mut self, hops: &[RouteHop], offset: u8) -> (Origin, SetupPacket) {
         let slot = slot_of(self.unix_seconds());
-        Origin::new(&hops, offset, slot, KemBackend::Seeded, &mut self.entropy).unwrap()
+        Origin::new(hops, offset, slot, KemBackend::Seeded, &mut self.entropy).unwrap()
     }
 
     /// Opens a circuit of the client that owns `end`, on that lane.
