@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use super::credit::{Granter, Permitted, Pool};
+use super::credit::{CreditError, Granter, Permitted, Pool};
 use super::frame::{FLAG_URGENT, Frame, FrameBuf, Header, HeaderError, pairs};
 use super::queue::{LaneQueue, Outgoing};
 use crate::circuit::created::CreatedSealer;
@@ -57,7 +57,7 @@ pub trait Sink {
     ///
     /// # Errors
     /// When the peer lies.
-    fn limited(&mut self, limit: u64, now_ms: u64) -> Result<Option<u64>, super::credit::CreditError>;
+    fn limited(&mut self, limit: u64, now_ms: u64) -> Result<Option<u64>, CreditError>;
 
     /// The circuit is over.
     fn closed(&mut self);
@@ -399,14 +399,7 @@ impl<P: Port> Reader<P> {
     fn limit(&mut self, body: &[u8], now_ms: u64) -> Result<(), LinkFault> {
         let pairs: Vec<_> = pairs(body)?.collect();
         for (circuit, limit) in pairs {
-            let answer = match self.circuits.get_mut(&circuit).map(|entry| &mut entry.state) {
-                Some(State::Forward { to, circuit: there, .. } | State::Backward { to, circuit: there, .. }) => {
-                    let there = *there;
-                    to.queue(|queue| queue.limited(there, limit, now_ms))
-                }
-                Some(State::Exit { sink, .. } | State::OriginOpen { sink, .. }) => sink.limited(limit, now_ms),
-                Some(_) | None => Ok(None),
-            };
+            let answer = self.limited(circuit, limit, now_ms);
             match answer {
                 Ok(Some(permitted)) => self.own.queue(|queue| queue.push_credit(circuit, permitted)),
                 Ok(None) => {}
@@ -414,6 +407,26 @@ impl<P: Port> Reader<P> {
             }
         }
         Ok(())
+    }
+
+    /// Gives a LIMIT to who asked for it, and the credit that is due.
+    fn limited(&mut self, circuit: CircuitId, limit: u64, now_ms: u64) -> Result<Option<u64>, CreditError> {
+        let Some(entry) = self.circuits.get_mut(&circuit) else { return Ok(None) };
+        // spec 06, M34: cells that came and wait here still need their memory.
+        let below = limit < entry.received;
+        match &mut entry.state {
+            // spec 06, M35
+            State::Dying => Ok(None),
+            _ if below => Err(CreditError),
+            State::Forward { to, circuit: there, .. } | State::Backward { to, circuit: there, .. } => {
+                let there = *there;
+                to.queue(|queue| queue.limited(there, limit, now_ms))
+            }
+            // A client asks as soon as its SETUP is sent, so the answer may come before CREATED.
+            State::Exit { sink, .. } | State::OriginOpen { sink, .. } => sink.limited(limit, now_ms),
+            State::Origin(sink) | State::OriginOpening(sink, _) => sink.limited(limit, now_ms),
+            State::Assembling(..) | State::Opening(_) => Err(CreditError),
+        }
     }
 
     // ---- SETUP and CREATED ----

@@ -199,3 +199,19 @@ fn memory_can_be_asked_back_while_cells_are_under_way() {
         assert_eq!((exit.borrow().received(), client.borrow().received()), (1_500_000, 1_500_000), "seed {seed}");
     }
 }
+
+#[test]
+fn a_client_whose_created_is_slow_can_be_asked_for_memory_meanwhile() {
+    let mut mesh = Mesh::chain(2, 51);
+    mesh.workers_busy = true;
+    let client = mesh.circuit(0, &[1, 2]);
+    mesh.wait(8);
+    mesh.workers_busy = false;
+    mesh.run();
+    let exit = mesh.edges[1].clone();
+    exit.borrow_mut().answer_bytes = 500_000;
+    client.borrow_mut().open(500_000, mesh.now_ms);
+    mesh.run();
+    assert_eq!((exit.borrow().received(), client.borrow().received()), (500_000, 500_000));
+    mesh.assert_peaceful();
+}
