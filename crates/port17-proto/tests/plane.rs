@@ -6,6 +6,8 @@
 mod edge;
 #[path = "plane/ending.rs"]
 mod ending;
+#[path = "plane/lies.rs"]
+mod lies;
 #[path = "plane/mesh.rs"]
 mod mesh;
 #[path = "plane/setup.rs"]

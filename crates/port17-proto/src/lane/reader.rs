@@ -390,7 +390,8 @@ impl<P: Port> Reader<P> {
     fn control(&mut self, header: Header, body: &[u8]) -> Result<(), LinkFault> {
         let (length, rest) = body.split_at(2);
         let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
-        let (bytes, padding) = rest.split_at_checked(length).ok_or(LinkFault::Padding)?;
+        // spec 05, M5
+        let (bytes, padding) = rest.split_at_checked(length).filter(|_| length > 0).ok_or(LinkFault::Padding)?;
         zero(padding)?;
         self.events.push(Event::Control { urgent: header.flags == FLAG_URGENT, bytes: bytes.to_vec() });
         Ok(())
