@@ -63,7 +63,7 @@ pub async fn run<C: Carrier>(lane: Lane, connection: Established, pool: Arc<Pool
             LaneLoss::Closed
         }
     };
-    reading.reader.close();
+    reading.reader.close(|| lock(&lane.0.commands).take().unwrap_or_default(), clock.now_ms());
     // The writer sees the closed queue, says good-bye to the peer and ends.
     let _ = writer.await;
     reading.carrier.event(&lane, LaneEvent::Down(why)).await;
@@ -158,7 +158,7 @@ impl<C: Carrier> Reading<C> {
     }
 
     fn take_commands(&mut self) {
-        let commands = std::mem::take(&mut *lock(&self.lane.0.commands));
+        let commands = lock(&self.lane.0.commands).as_mut().map(std::mem::take).unwrap_or_default();
         if commands.is_empty() {
             return;
         }
