@@ -2,5 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod client;
+mod lanes;
 mod mesh;
 mod origin;
+mod peer;
