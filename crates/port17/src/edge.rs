@@ -463,11 +463,11 @@ impl EdgeStream {
             let read = tokio::select! {
                 biased;
                 read = bounded.read_buf(&mut chunk) => read.map_err(|_| StreamBroken)?,
-                () = self.broken() => return Err(StreamBroken),
+                () = self.broken(&self.bell.outgoing) => return Err(StreamBroken),
             };
             if read == 0 {
                 self.edge.with_mux(|mux, _| mux.push_fin(self.id));
-                return Ok(());
+                return self.fin_sent().await;
             }
             if read == size {
                 size = (size * 2).min(LARGEST_READ_BYTES);
@@ -489,10 +489,22 @@ impl EdgeStream {
         }
     }
 
-    /// Waits until the stream was reset.
-    async fn broken(&self) {
+    /// Waits until all bytes and the end have been packed: who drops the stream before that cuts off what still waits.
+    async fn fin_sent(&self) -> Result<(), StreamBroken> {
+        loop {
+            let (sent, state) = self.edge.with_mux(|mux, _| (mux.fin_is_sent(self.id), mux.state(self.id)));
+            match sent {
+                Some(true) => return Ok(()),
+                Some(false) => self.bell.outgoing.notified().await,
+                None => return if state == StreamState::Ended { Ok(()) } else { Err(StreamBroken) },
+            }
+        }
+    }
+
+    /// Waits until the stream was reset. `bell` is that of the half that waits.
+    async fn broken(&self, bell: &Notify) {
         while lock(&self.edge.mux).room(self.id).is_some() {
-            self.bell.outgoing.notified().await;
+            bell.notified().await;
         }
     }
 
@@ -502,7 +514,12 @@ impl EdgeStream {
             let Received { chunks, fin } = received.ok_or(StreamBroken)?;
             let mut bytes = 0;
             for chunk in &chunks {
-                to_app.write_all(chunk).await.map_err(|_| StreamBroken)?;
+                tokio::select! {
+                    biased;
+                    written = to_app.write_all(chunk) => written.map_err(|_| StreamBroken)?,
+                    // An application that reads no more must not hold a stream that is over.
+                    () = self.broken(&self.bell.incoming) => return Err(StreamBroken),
+                }
                 bytes += chunk.len() as u64;
             }
             let nothing = chunks.is_empty();
@@ -558,5 +575,111 @@ pub(crate) async fn pump_socket<S: PumpStream>(stream: S, mut socket: TcpStream,
     let (mut from, mut to) = socket.split();
     if stream.pump(std::io::Cursor::new(early).chain(&mut from), &mut to).await.is_ok() {
         set_linger(&socket, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+    use std::time::Duration;
+
+    use port17_proto::circuit::message::Host;
+    use port17_proto::lane::credit::Pool;
+    use port17_proto::lane::queue::LaneEnd;
+    use port17_proto::node::io::LaneId;
+    use port17_proto::wire::registry::MESSAGE_BYTES;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Nothing here waits for anything but the other half.
+    const HANG: Duration = Duration::from_secs(10);
+
+    /// A client's edge, and the mux of the exit that it talks to; cells are carried by hand.
+    struct World {
+        edge: Arc<Edge>,
+        exit: Mux,
+        forward: Batch,
+        backward: Batch,
+    }
+
+    fn granter() -> Granter {
+        Granter::new(Pool::new(64 << 20).reserve(FIRST_WINDOW_CELLS).unwrap(), 0)
+    }
+
+    impl World {
+        fn new() -> Self {
+            let lane = Lane::new(LaneId(1), LaneEnd::Dialler, 10);
+            let circuit = lane.queue(|queue| queue.open(None)).unwrap();
+            let edge = Edge::new(lane, circuit, Clock::start(), granter(), 10, None);
+            Self { edge, exit: Mux::new(Side::Exit, granter(), 10), forward: Batch::default(), backward: Batch::default() }
+        }
+
+        fn carry(&mut self) {
+            let mut area = [0; MESSAGE_BYTES];
+            while self.edge.with_mux(|mux, now_ms| mux.fill(&mut area, now_ms)) {
+                self.forward.add(&area).unwrap();
+            }
+            self.exit.receive(&mut self.forward, 0).unwrap();
+            while self.exit.fill(&mut area, 0) {
+                self.backward.add(&area).unwrap();
+            }
+            self.edge.with_mux(|mux, now_ms| mux.receive(&mut self.backward, now_ms)).unwrap();
+        }
+
+        async fn open(&mut self) -> EdgeStream {
+            let target = Target { host: Host::Name("example.org".into()), port: 80 };
+            let stream = self.edge.open(&target, Vec::new()).unwrap();
+            self.carry();
+            self.exit.opened(stream.id, "192.0.2.1".parse().unwrap(), 60);
+            self.carry();
+            stream.opened().await.unwrap();
+            stream
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_still_sent_when_both_sides_have_ended() {
+        let mut world = World::new();
+        let stream = world.open().await;
+        let id = stream.id;
+        world.exit.push_fin(id);
+        world.carry();
+        let pump = tokio::spawn(stream.pump(Cursor::new(vec![7; 10_000]), tokio::io::sink()));
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!pump.is_finished(), "no cell has left yet");
+        world.carry();
+        timeout(HANG, pump).await.unwrap().unwrap().unwrap();
+        world.carry();
+        let received = world.exit.take(id).unwrap();
+        assert_eq!((received.chunks.concat(), received.fin), (vec![7; 10_000], true));
+    }
+
+    #[tokio::test]
+    async fn an_application_that_does_not_read_lets_go_when_the_circuit_ends() {
+        let mut world = World::new();
+        let stream = world.open().await;
+        let id = stream.id;
+        world.exit.push_data(id, vec![7; 10_000]);
+        world.carry();
+        // It has ended its own side: only the other half could notice.
+        let (_unread, to_app) = tokio::io::duplex(1);
+        let pump = tokio::spawn(stream.pump(tokio::io::empty(), to_app));
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        world.carry();
+        world.edge.end(false);
+        assert_eq!(timeout(HANG, pump).await.unwrap().unwrap(), Err(StreamBroken));
+    }
+
+    #[tokio::test]
+    async fn a_circuit_that_is_over_opens_no_stream() {
+        let world = World::new();
+        world.edge.end(false);
+        let target = Target { host: Host::Name("example.org".into()), port: 80 };
+        assert!(world.edge.open(&target, Vec::new()).is_err());
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use port17_proto::circuit::hop::send_setup;
 use port17_proto::circuit::origin::Origin;
 use port17_proto::circuit::replay::slot_of;
 use port17_proto::circuit::setup::{RouteHop, draw_offset};
@@ -26,7 +27,7 @@ use tokio::time::Instant;
 use crate::edge::{Edge, EdgeStream, Progress, run_client};
 use crate::lane::lock;
 use crate::mesh_view::MeshView;
-use crate::plane::{Plane, send_setup, unix_ms};
+use crate::plane::{Plane, unix_ms};
 
 pub use port17_proto::circuit::message::{Host, Target};
 
@@ -179,7 +180,10 @@ impl Tunnel {
         let mut again: Option<Vec<NodeId>> = None;
         let mut tried_again = false;
         let mut skipped_hops = Skipped::MayBeTried;
-        loop {
+        for failures in 0.. {
+            if let Some(pause) = pause(failures) {
+                tokio::time::sleep(pause).await;
+            }
             let standing = match again.take() {
                 Some(route) => self.build(route, Some(isolation))?,
                 None => self.circuit_for(target, isolation, &mut skipped_hops)?,
@@ -202,6 +206,7 @@ impl Tunnel {
                 }
             }
         }
+        Err(OpenError::Timeout)
     }
 
     async fn attempt(&self, standing: &Standing, target: &Target, first_data: &Bytes) -> Result<EdgeStream, Attempt> {
@@ -406,6 +411,14 @@ impl Tunnel {
         };
         lock(&self.standing).iter().filter(|circuit| !circuit.edge.is_over()).map(view).collect()
     }
+}
+
+/// How long to wait after so many failed circuits: the first ones are tried at once, a mesh that is still forming is not flooded.
+fn pause(failures: u32) -> Option<Duration> {
+    const FIRST: Duration = Duration::from_millis(25);
+    const LONGEST: Duration = Duration::from_secs(1);
+    let doublings = failures.checked_sub(3)?.min(6);
+    Some(FIRST.saturating_mul(1 << doublings).min(LONGEST))
 }
 
 async fn died(progress: &mut watch::Receiver<Progress>) -> Attempt {

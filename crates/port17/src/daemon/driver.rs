@@ -298,6 +298,8 @@ impl Driver {
             Peer::Node(_) => (params.node_lane_circuits, params.node_setups),
             Peer::Client(_) => (params.client_link_circuits, params.client_setups),
         };
+        // A client forwards nothing: nobody opens a circuit to it.
+        let mine = if self.files.id.is_some() { mine } else { 0 };
         let admission = Admission {
             circuits: usize::try_from(mine).unwrap_or(usize::MAX),
             setups_per_second: per_second.into(),

@@ -122,7 +122,7 @@ pub async fn run_node_under(params: Params, config: Config, stop: impl Future<Ou
     let listeners = Listener::bind_all(&config.node.listen, &params)?;
     let listening: Vec<_> = listeners.iter().map(Listener::address).collect();
     let setup = NodeSetup {
-        exit_policy: config.exit.as_ref().map(|exit| policy(exit)).transpose()?,
+        exit_policy: config.exit.as_ref().map(policy).transpose()?,
         label: config.label_for(&id),
         group: config.group.clone(),
         link_key: link_key.public(),
