@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, VecDeque};
 use super::credit::{CreditError, Granter};
 use super::frame::{FrameBuf, Header, PAIRS_PER_FRAME, pairs_frame};
 use crate::ids::CircuitId;
-use crate::limits::{CONTROL_QUEUE_BYTES, FIRST_WINDOW_CELLS, LANE_CIRCUITS, LANE_WRITE_FRAMES, URGENT_MESSAGES};
+use crate::limits::{
+    CONTROL_QUEUE_BYTES, FIRST_WINDOW_CELLS, LANE_CIRCUITS, LANE_WRITE_FRAMES, MAX_WINDOW_CELLS, URGENT_MESSAGES,
+};
 use crate::wire::registry::{Command, FRAME_BYTES};
 
 /// Frames a flow may send before the next flow's turn.
@@ -307,10 +309,11 @@ impl<H: Clone> LaneQueue<H> {
         self.roomy.drain(..)
     }
 
-    /// The peer permits more cells. Unknown circuits are ignored (they are dying); permission never decreases.
+    /// The peer permits more cells. Unknown circuits are ignored (they are dying); permission never decreases. No honest peer permits
+    /// more than the largest window beyond what was sent: what goes further counts for as much, else an edge would queue without end.
     pub fn credited(&mut self, circuit: CircuitId, permitted: u64) {
         let Some(flow) = self.flows.get_mut(&circuit) else { return };
-        flow.permitted = flow.permitted.max(permitted);
+        flow.permitted = flow.permitted.max(permitted.min(flow.sent + MAX_WINDOW_CELLS));
         if flow.wants_room && flow.permitted > flow.sent {
             flow.wants_room = false;
             self.roomy.push(circuit);
