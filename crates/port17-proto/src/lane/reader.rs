@@ -669,14 +669,19 @@ impl<P: Port> Reader<P> {
     /// The peer's DESTROY: answered by ours, and passed on.
     fn destroyed(&mut self, circuit: CircuitId, body: &[u8]) -> Result<(), LinkFault> {
         zero(body)?;
-        let Some(entry) = self.circuits.remove(&circuit) else {
-            // Its SETUP was dropped before it left the peer: nothing to end, but the id is free only after both (spec 05, 2).
-            let answered = self.own.queue(|queue| queue.end().peer_may_open(circuit) && queue.answer_destroy(circuit));
-            return if answered { Ok(()) } else { Err(LinkFault::CircuitId) };
-        };
-        if !matches!(entry.state, State::Dying) {
-            self.own.queue(|queue| queue.destroy(circuit, false));
+        // spec 05, 7: a peer that makes us answer and reads no answer.
+        if self.own.queue(|queue| queue.is_flooded()) {
+            return Err(LinkFault::TooManyCircuits);
         }
+        let Some(entry) = self.circuits.remove(&circuit) else {
+            // Its SETUP was dropped before it left the peer: nothing to end, but the id is free only after both (spec 05, 3).
+            if !self.own.queue(|queue| queue.end().peer_may_open(circuit)) {
+                return Err(LinkFault::CircuitId);
+            }
+            self.own.queue(|queue| queue.answer_destroy(circuit));
+            return Ok(());
+        };
+        self.own.queue(|queue| queue.destroyed(circuit));
         self.part(entry.state, true);
         Ok(())
     }
