@@ -129,8 +129,8 @@ impl Edge {
     /// Ends the circuit from here.
     pub fn end(&self, orderly: bool) {
         if !self.over.swap(true, Ordering::AcqRel) {
-            self.lane.command(Command::Over(self.circuit));
             self.lane.queue(|queue| queue.destroy(self.circuit, orderly));
+            self.lane.command(Command::Over(self.circuit));
             self.finish();
         }
     }

@@ -112,6 +112,8 @@ impl Plane {
         let links = read(&self.links);
         let lanes = read(&self.lanes);
         let usable = links.get(&Peer::Node(node))?.iter().filter_map(|id| lanes.get(id));
+        // A lane that has just gone has the fewest circuits of all.
+        let usable = usable.filter(|carrying| carrying.lane.queue(|queue| !queue.is_closed()));
         let load = |carrying: &&Carrying| carrying.lane.queue(|queue| queue.circuits());
         usable.min_by_key(load).cloned()
     }
@@ -237,8 +239,8 @@ impl Carrier for Plane {
 
 /// Ends a circuit whose SETUP cannot be processed: DESTROY and nothing else (spec 06, 1).
 fn refuse(lane: &Lane, circuit: CircuitId) {
-    lane.command(Command::Over(circuit));
     lane.queue(|queue| queue.destroy(circuit, false));
+    lane.command(Command::Over(circuit));
 }
 
 // ---- The workers ----
@@ -328,6 +330,10 @@ impl Worker {
 
     fn process(&mut self, job: Job) {
         let Job { lane, circuit, packet, granter } = job;
+        if !lane.queue(|queue| queue.is_open(circuit)) {
+            // It has ended while it waited, perhaps with its lane: no work for nobody.
+            return;
+        }
         let made = self.open(packet).and_then(|mut admitted| {
             let packet = admitted.forward_packet.take();
             let next = admitted.info.next;
@@ -355,8 +361,8 @@ impl Worker {
     fn decline(&self, lane: &Lane, circuit: CircuitId, keys: HopKeys, status: SetupStatus) {
         let body = keys.created.answer(status);
         send_created(lane, circuit, &body[..]);
-        lane.command(Command::Over(circuit));
         lane.queue(|queue| queue.destroy(circuit, true));
+        lane.command(Command::Over(circuit));
         self.plane.count(declined(status), 1);
     }
 

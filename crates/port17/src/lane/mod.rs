@@ -57,7 +57,8 @@ struct Shared {
     id: LaneId,
     waiting: Mutex<Waiting>,
     writer: Notify,
-    commands: Mutex<Vec<Command<Lane>>>,
+    /// For the reader; none once it is gone.
+    commands: Mutex<Option<Vec<Command<Lane>>>>,
     reader: Notify,
     /// Who waits for room on a circuit that begins or ends here.
     edges: Mutex<HashMap<CircuitId, Arc<Notify>>>,
@@ -81,7 +82,7 @@ impl Lane {
             id,
             waiting: Mutex::new(Waiting { queue: LaneQueue::new(end, growth_ms), asleep: false }),
             writer: Notify::new(),
-            commands: Mutex::new(Vec::new()),
+            commands: Mutex::new(Some(Vec::new())),
             reader: Notify::new(),
             edges: Mutex::new(HashMap::new()),
             closing: Notify::new(),
@@ -106,6 +107,12 @@ impl Lane {
     /// Ends the lane once what is urgent has been written.
     pub fn close(&self) {
         self.0.closing.notify_one();
+    }
+
+    /// The reader is gone: what it was still to be told, and all that comes later, is abandoned.
+    fn take_no_commands(&self) {
+        let left = lock(&self.0.commands).take();
+        left.into_iter().flatten().for_each(Command::abandon);
     }
 
     /// Ready when nothing urgent waits, or the peer does not read it.
@@ -145,7 +152,15 @@ impl Port for Lane {
     }
 
     fn command(&self, command: Command<Self>) {
-        lock(&self.0.commands).push(command);
+        let mut commands = lock(&self.0.commands);
+        match commands.as_mut() {
+            Some(commands) => commands.push(command),
+            None => {
+                drop(commands);
+                return command.abandon();
+            }
+        }
+        drop(commands);
         self.0.reader.notify_one();
     }
 }
