@@ -421,6 +421,11 @@ impl EdgeStream {
         }
     }
 
+    /// Queues bytes in front of all that [`Self::pump`] reads.
+    pub fn push(&self, bytes: Vec<u8>) {
+        self.edge.with_mux(|mux, _| mux.push_data(self.id, bytes));
+    }
+
     /// Answers OPEN (exit).
     pub fn answer(&self, ip: IpAddr, ttl_s: u32) {
         self.edge.with_mux(|mux, _| mux.opened(self.id, ip, ttl_s));

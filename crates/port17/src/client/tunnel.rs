@@ -19,7 +19,7 @@ use port17_proto::lane::credit::Granter;
 use port17_proto::lane::reader::{Command, Install, Port};
 use port17_proto::limits::{FIRST_WINDOW_CELLS, STANDING_CIRCUITS};
 use port17_proto::navigator::{self, NoRoute, RouteRequest, TargetHost};
-use port17_proto::wire::registry::{ResetCode, StreamProtocol};
+use port17_proto::wire::registry::{ResetCode, SetupStatus, StreamProtocol};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -121,6 +121,10 @@ struct Standing {
 }
 
 impl Standing {
+    fn is_open(&self) -> bool {
+        *self.progress.borrow() == Progress::Open
+    }
+
     fn takes_streams(&self, max_age: Duration) -> bool {
         !self.edge.is_over() && !self.full.load(Ordering::Relaxed) && self.built.elapsed() < max_age
     }
@@ -197,7 +201,11 @@ impl Tunnel {
     }
 
     async fn attempt(&self, standing: &Standing, target: &Target, first_data: &Bytes) -> Result<EdgeStream, Attempt> {
-        let stream = standing.edge.open(target, first_data.to_vec()).map_err(|_| Attempt::Full)?;
+        // Before the route has answered, the exit may act on what it gets and the circuit be rebuilt all the same: OPEN may come
+        // twice, the application's bytes must not.
+        let at_once = if standing.is_open() { first_data.to_vec() } else { Vec::new() };
+        let later = if at_once.is_empty() { first_data.to_vec() } else { Vec::new() };
+        let stream = standing.edge.open(target, at_once).map_err(|_| Attempt::Full)?;
         let mut progress = standing.progress.clone();
         let created_by = standing.built + self.plane.params.created_timeout;
         tokio::select! {
@@ -208,20 +216,20 @@ impl Tunnel {
                 return Err(Attempt::Dead(Progress::Building));
             }
         }
+        let was_open = standing.is_open();
+        if was_open {
+            stream.push(later);
+        }
         match stream.opened().await {
             Ok(()) => Ok(stream),
+            Err(_) if standing.edge.is_over() && was_open => Err(Attempt::Broke),
             Err(_) if standing.edge.is_over() => Err(died(&mut progress).await),
             Err(code) => Err(Attempt::Answered(code.into())),
         }
     }
 
-    /// Leaves out for a while the hop behind the one that answered, or hop 2 where none did.
     fn skip_after(&self, route: &[NodeId], progress: Progress) {
-        let culprit = match progress {
-            Progress::Refused { hop, .. } => hop + 1,
-            Progress::Building | Progress::Open | Progress::Over => 1,
-        };
-        if let Some(node) = route.get(culprit) {
+        if let Some(node) = route.get(culprit(progress)) {
             lock(&self.skipped).insert(*node, Instant::now() + self.plane.params.hop_skip);
         }
     }
@@ -366,14 +374,14 @@ impl Tunnel {
             let Ok(circuit) = self.draw_route(&view, &target).and_then(|route| self.build(route, None)) else { return };
             let mut progress = circuit.progress.clone();
             let answered = progress.wait_for(|progress| *progress != Progress::Building);
-            let answered = tokio::time::timeout(self.plane.params.created_timeout, answered).await;
+            // In time or not: what counts is where it stands.
+            let _ = tokio::time::timeout(self.plane.params.created_timeout, answered).await;
             let state = *circuit.progress.borrow();
             if state != Progress::Open {
                 self.skip_after(&circuit.route, state);
                 circuit.edge.end(false);
-                if answered.is_err() {
-                    return;
-                }
+                // Not again at once: a mesh that refuses would be asked as quickly as it answers, and streams get no turn.
+                return;
             }
         }
     }
@@ -384,9 +392,19 @@ impl Tunnel {
             route: circuit.route.clone(),
             streams: circuit.edge.streams(),
             age: circuit.built.elapsed(),
-            open: *circuit.progress.borrow() == Progress::Open,
+            open: circuit.is_open(),
         };
         lock(&self.standing).iter().filter(|circuit| !circuit.edge.is_over()).map(view).collect()
+    }
+}
+
+/// Which hop of a route (0 is the guard) is left out for a while: who refused for its own sake, or who stands behind the one that
+/// answered, or hop 2 where none did. Never the guard: there is no other.
+fn culprit(progress: Progress) -> usize {
+    match progress {
+        Progress::Refused { hop, status: SetupStatus::Overload | SetupStatus::Policy } => hop.max(1),
+        Progress::Refused { hop, .. } => hop + 1,
+        Progress::Building | Progress::Open | Progress::Over => 1,
     }
 }
 
@@ -430,5 +448,21 @@ impl TunnelStream {
         W: tokio::io::AsyncWrite + Unpin + Send,
     {
         self.0.pump(from_app, to_app).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hop_that_refuses_for_its_own_sake_is_left_out_itself_and_else_the_one_behind_it() {
+        let refused = |hop, status| culprit(Progress::Refused { hop, status });
+        assert_eq!(refused(1, SetupStatus::NotConnected), 2);
+        assert_eq!(refused(1, SetupStatus::NextRefused), 2);
+        assert_eq!(refused(2, SetupStatus::Policy), 2);
+        assert_eq!(refused(1, SetupStatus::Overload), 1);
+        assert_eq!(refused(0, SetupStatus::Overload), 1, "never the guard");
+        assert_eq!(culprit(Progress::Over), 1);
     }
 }
