@@ -1,5 +1,5 @@
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -57,5 +57,6 @@ pub(crate) fn write_out(bytes: &[u8]) -> Result<(), Failure> {
 pub(crate) fn start_log(verbose: u8, is_daemon: bool) {
     let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(2)) + usize::from(is_daemon)];
     let filter = EnvFilter::try_from_env("PORT17_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(io::stderr).init();
 }

@@ -226,6 +226,8 @@ fn serve_status(path: &Path, role: port17::control::Role, socks: Option<&str>) -
         waiting_for: None,
         links: Vec::new(),
         circuits: 0,
+        standing: Vec::new(),
+        counts: BTreeMap::new(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let socket = runtime.block_on(ControlSocket::bind(path)).unwrap();

@@ -21,6 +21,7 @@ use port17_proto::lane::reader::{Command, Install, Port, Sink};
 use port17_proto::limits::{FIRST_WINDOW_CELLS, LANE_WRITE_FRAMES};
 use port17_proto::wire::registry::{Command as Code, ResetCode, SetupStatus};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 
 use crate::lane::{Clock, Lane, lock};
@@ -149,7 +150,7 @@ impl Edge {
 
     fn stream(self: &Arc<Self>, id: StreamId) -> EdgeStream {
         let bell = Arc::clone(lock(&self.bells).entry(id).or_default());
-        EdgeStream { edge: Arc::clone(self), id, bell }
+        EdgeStream { edge: Arc::clone(self), id, bell, ended: false }
     }
 
     fn with_mux<R>(self: &Arc<Self>, work: impl FnOnce(&mut Mux, u64) -> R) -> R {
@@ -394,11 +395,25 @@ impl CircuitTask {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamBroken;
 
-/// One stream, as its task holds it. Dropping it resets what is left of it.
+/// An open stream that copies bytes.
+pub trait PumpStream: Send + 'static {
+    /// Copies both ways until both directions have ended. Dropping the future ends the stream.
+    ///
+    /// # Errors
+    /// When it did not end in order: the application must see a reset, not an end.
+    fn pump<R, W>(self, from_app: R, to_app: W) -> impl Future<Output = Result<(), StreamBroken>> + Send
+    where
+        R: AsyncRead + Unpin + Send,
+        W: AsyncWrite + Unpin + Send;
+}
+
+/// One stream, as its task holds it. Dropping it resets it, unless both directions have ended in order: then what is still queued
+/// goes out as credit allows.
 pub struct EdgeStream {
     edge: Arc<Edge>,
     id: StreamId,
     bell: Arc<Bell>,
+    ended: bool,
 }
 
 /// The first and the largest read from a socket: small streams stay small, busy ones read much at once.
@@ -441,18 +456,6 @@ impl EdgeStream {
         while !matches!(self.edge.with_mux(|mux, _| mux.state(self.id)), StreamState::Over(_) | StreamState::Ended) {
             self.bell.incoming.notified().await;
         }
-    }
-
-    /// Copies both ways until both directions have ended; a half-close travels as one.
-    ///
-    /// # Errors
-    /// When it did not end in order.
-    pub async fn pump<R, W>(self, from_app: R, to_app: W) -> Result<(), StreamBroken>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
-        tokio::try_join!(self.send(from_app), self.receive(to_app)).map(|_| ())
     }
 
     async fn send<R: AsyncRead + Unpin>(&self, mut from_app: R) -> Result<(), StreamBroken> {
@@ -543,10 +546,40 @@ impl EdgeStream {
     }
 }
 
+impl PumpStream for EdgeStream {
+    /// A half-close travels as one.
+    async fn pump<R, W>(mut self, from_app: R, to_app: W) -> Result<(), StreamBroken>
+    where
+        R: AsyncRead + Unpin + Send,
+        W: AsyncWrite + Unpin + Send,
+    {
+        tokio::try_join!(self.send(from_app), self.receive(to_app))?;
+        self.ended = true;
+        Ok(())
+    }
+}
+
 impl Drop for EdgeStream {
     fn drop(&mut self) {
         lock(&self.edge.bells).remove(&self.id);
-        self.reset(ResetCode::Unreachable);
+        if !self.ended {
+            self.reset(ResetCode::Unreachable);
+        }
+    }
+}
+
+/// Copies a stream's bytes to and from a socket. The socket ends in order if the stream does; whatever else ends it, also the death
+/// of this process, is a reset: what was cut must not be taken for whole.
+pub(crate) async fn pump_socket<S: PumpStream>(stream: S, mut socket: TcpStream, early: Vec<u8>) {
+    let set_linger = |socket: &TcpStream, time| {
+        // A socket that is gone already needs neither.
+        let _ = socket2::SockRef::from(socket).set_linger(time);
+    };
+    set_linger(&socket, Some(std::time::Duration::ZERO));
+    // Not `into_split`: its halves end the connection in order when they are dropped.
+    let (mut from, mut to) = socket.split();
+    if stream.pump(std::io::Cursor::new(early).chain(&mut from), &mut to).await.is_ok() {
+        set_linger(&socket, None);
     }
 }
 

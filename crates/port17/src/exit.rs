@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use crate::edge::pump_socket;
 use crate::edge::{EdgeStream, Opener};
-use crate::socket::StreamSocket;
 
 /// What a resolved name's time to live is shown as: the system's resolver does not tell it, and spec 07 keeps it within 60..3600 s.
 const SYSTEM_TTL_S: u32 = 60;
@@ -88,11 +88,7 @@ impl Exit {
                 // Without it small answers wait for their acknowledgements.
                 let _ = socket.set_nodelay(true);
                 stream.answer(ip, ttl_s);
-                let mut socket = StreamSocket::new(socket);
-                let Ok((from, to)) = socket.halves() else { return };
-                if stream.pump(from, to).await.is_ok() {
-                    socket.ended();
-                }
+                pump_socket(stream, socket, Vec::new()).await;
             }
             Err(code) => stream.reset(code),
         }

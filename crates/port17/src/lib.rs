@@ -12,5 +12,4 @@ pub mod lane;
 pub mod mesh_view;
 pub mod plane;
 pub mod portmaster;
-mod socket;
 pub mod system;

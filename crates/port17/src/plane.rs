@@ -3,18 +3,17 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, RwLock};
 
+use port17_proto::circuit::hop::{self, Decision, Exit, Hop, Now, Onward, Setup};
 use port17_proto::circuit::keyring::{CircuitKey, CircuitKeyring, KeyId};
-use port17_proto::circuit::setup::{AdmittedSetup, HopKeys, SetupError, SetupPacket};
+use port17_proto::circuit::setup::{SetupError, SetupPacket};
 use port17_proto::crypto::Entropy;
 use port17_proto::ids::{CircuitId, NodeId};
 use port17_proto::lane::credit::{Granter, Pool};
-use port17_proto::lane::frame::{FrameBuf, Header};
-use port17_proto::lane::queue::{Outgoing, Upstream};
-use port17_proto::lane::reader::{CircuitFault, Command, Install, Port};
-use port17_proto::limits::{FIRST_WINDOW_CELLS, SETUP_QUEUE};
+use port17_proto::lane::reader::{CircuitFault, Port};
+use port17_proto::limits::SETUP_QUEUE;
 use port17_proto::node::io::{Input, LaneId, Peer};
 use port17_proto::params::Params;
-use port17_proto::wire::registry::{Command as Code, SetupStatus};
+use port17_proto::wire::registry::SetupStatus;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -226,7 +225,7 @@ impl Carrier for Plane {
         let job = Job { lane: lane.clone(), circuit, packet, granter };
         if let Err(job) = self.setups.push(job) {
             self.count("setup-queue-full", 1);
-            refuse(&job.lane, job.circuit);
+            hop::refuse(&job.lane, job.circuit);
         }
     }
 
@@ -237,20 +236,35 @@ impl Carrier for Plane {
     }
 }
 
-/// Ends a circuit whose SETUP cannot be processed: DESTROY and nothing else (spec 06, 1).
-fn refuse(lane: &Lane, circuit: CircuitId) {
-    lane.queue(|queue| queue.destroy(circuit, false));
-    lane.command(Command::Over(circuit));
+impl Hop<Lane> for Plane {
+    fn own(&self) -> Option<NodeId> {
+        self.own
+    }
+
+    fn keyring<R>(&self, work: impl FnOnce(&mut CircuitKeyring) -> R) -> R {
+        work(&mut lock(&self.keyring))
+    }
+
+    fn came_from(&self, lane: &Lane) -> Option<NodeId> {
+        read(&self.lanes).get(&lane.id())?.peer.node()
+    }
+
+    fn onward(&self, next: NodeId) -> Option<Onward<Lane>> {
+        self.lane_to(next).map(|Carrying { lane, circuits, .. }| Onward { lane, circuits })
+    }
+
+    fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    fn is_exit(&self) -> bool {
+        self.exit.is_some()
+    }
 }
 
 // ---- The workers ----
 
-struct Job {
-    lane: Lane,
-    circuit: CircuitId,
-    packet: SetupPacket,
-    granter: Granter,
-}
+type Job = Setup<Lane>;
 
 /// SETUPs that wait, in turns by the lane they came on, so that one peer cannot take all the workers.
 #[derive(Default)]
@@ -329,93 +343,26 @@ impl Worker {
     }
 
     fn process(&mut self, job: Job) {
-        let Job { lane, circuit, packet, granter } = job;
-        if !lane.queue(|queue| queue.is_open(circuit)) {
+        if !job.lane.queue(|queue| queue.is_open(job.circuit)) {
             // It has ended while it waited, perhaps with its lane: no work for nobody.
             return;
         }
-        let made = self.open(packet).and_then(|mut admitted| {
-            let packet = admitted.forward_packet.take();
-            let next = admitted.info.next;
-            admitted.answer(&mut self.entropy).map(|keys| (keys, packet.map(|packet| (next, packet))))
-        });
-        match made {
-            Ok((keys, Some((next, packet)))) => self.relay(&lane, circuit, granter, keys, next, &packet),
-            Ok((keys, None)) => self.exit(&lane, circuit, granter, keys),
-            Err(error) => {
-                self.plane.count(setup_error(error), 1);
-                refuse(&lane, circuit);
-            }
+        let now = Now { unix_seconds: Plane::unix_seconds(), ms: self.plane.clock.now_ms() };
+        match hop::process(&*self.plane, job, now, &mut self.entropy) {
+            Decision::Relayed => {}
+            Decision::Exit(exit) => self.exit(exit),
+            Decision::Declined(status) => self.plane.count(declined(status), 1),
+            Decision::Refused(error) => self.plane.count(setup_error(error), 1),
         }
     }
 
-    fn open(&self, packet: SetupPacket) -> Result<AdmittedSetup, SetupError> {
-        let own = self.plane.own.ok_or(SetupError::UnknownKey)?;
-        let now = Plane::unix_seconds();
-        let key = lock(&self.plane.keyring).find(packet.key_id(), now).cloned().ok_or(SetupError::UnknownKey)?;
-        let opened = packet.open(own, &key)?;
-        opened.admit(&mut lock(&self.plane.keyring), now)
-    }
-
-    /// Answers with a status that is not OK, then ends the circuit (spec 06, 1).
-    fn decline(&self, lane: &Lane, circuit: CircuitId, keys: HopKeys, status: SetupStatus) {
-        let body = keys.created.answer(status);
-        send_created(lane, circuit, &body[..]);
-        lane.queue(|queue| queue.destroy(circuit, true));
-        lane.command(Command::Over(circuit));
-        self.plane.count(declined(status), 1);
-    }
-
-    fn relay(&self, lane: &Lane, circuit: CircuitId, granter: Granter, keys: HopKeys, next: NodeId, packet: &SetupPacket) {
-        let came_from = read(&self.plane.lanes).get(&lane.id()).map(|carrying| carrying.peer);
-        // law 1: only over a link that exists; never back.
-        let onward = self.plane.lane_to(next).filter(|_| came_from != Some(Peer::Node(next)));
-        let Some(onward) = onward else { return self.decline(lane, circuit, keys, SetupStatus::NotConnected) };
-        let busy = onward.lane.queue(|queue| queue.circuits()) >= onward.circuits;
-        let reservation = (!busy).then(|| self.plane.pool.reserve(FIRST_WINDOW_CELLS)).flatten();
-        let Some(reservation) = reservation else { return self.decline(lane, circuit, keys, SetupStatus::Overload) };
-        let backward = Granter::new(reservation, self.plane.clock.now_ms());
-        let permitted = backward.permitted();
-        let upstream = Upstream { lane: lane.clone(), circuit, granter };
-        let opened = onward.lane.queue(|queue| queue.open(Some(upstream)));
-        let Ok(there) = opened else { return self.decline(lane, circuit, keys, SetupStatus::Overload) };
-        lane.queue(|queue| {
-            queue.set_upstream(circuit, Upstream { lane: onward.lane.clone(), circuit: there, granter: backward })
-        });
-        let HopKeys { forward, backward, created } = keys;
-        let back = Install::Backward { layer: backward, created, to: lane.clone(), circuit, permitted };
-        onward.lane.command(Command::Install(there, back));
-        send_setup(&onward.lane, there, packet);
-        lane.command(Command::Install(circuit, Install::Forward { layer: forward, to: onward.lane, circuit: there }));
-    }
-
-    fn exit(&self, lane: &Lane, circuit: CircuitId, granter: Granter, keys: HopKeys) {
-        let Some(opener) = &self.plane.exit else { return self.decline(lane, circuit, keys, SetupStatus::Policy) };
-        let growth_ms = self.plane.growth_ms();
-        let edge = Edge::new(lane.clone(), circuit, self.plane.clock, granter, growth_ms, Some(Arc::clone(opener)));
-        let HopKeys { forward, backward, created } = keys;
-        let body = created.answer(SetupStatus::Ok);
-        send_created(lane, circuit, &body[..]);
-        lane.command(Command::Install(circuit, Install::Exit { layer: forward, sink: edge.sink() }));
+    fn exit(&self, exit: Exit<Lane>) {
+        let Exit { lane, circuit, granter, keys } = exit;
+        let edge = Edge::new(lane.clone(), circuit, self.plane.clock, granter, self.plane.growth_ms(), self.plane.exit.clone());
+        let backward = hop::serve(&lane, circuit, keys, edge.sink());
         self.plane.watch(&edge);
         self.runtime.spawn(run_exit(edge, backward));
     }
-}
-
-fn send_created(lane: &Lane, circuit: CircuitId, body: &[u8]) {
-    let frame = FrameBuf::with_body(Header::new(circuit, Code::Created), body);
-    lane.queue(|queue| queue.hand_over(&mut vec![Outgoing { circuit, frame }], &mut Vec::new()));
-}
-
-/// Queues the four parts of a SETUP, together.
-pub fn send_setup(lane: &Lane, circuit: CircuitId, packet: &SetupPacket) {
-    let depth = packet.depth().code();
-    let part = |(part, body): (u8, &[u8])| {
-        let header = Header { depth, part, ..Header::new(circuit, Code::Setup) };
-        Outgoing { circuit, frame: FrameBuf::with_body(header, body) }
-    };
-    let mut parts: Vec<_> = (0..).zip(packet.parts()).map(part).collect();
-    lane.queue(|queue| queue.hand_over(&mut parts, &mut Vec::new()));
 }
 
 fn declined(status: SetupStatus) -> &'static str {

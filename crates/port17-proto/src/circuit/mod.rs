@@ -2,6 +2,7 @@
 
 pub mod created;
 pub mod depth;
+pub mod hop;
 pub mod keyring;
 pub mod message;
 pub mod mux;

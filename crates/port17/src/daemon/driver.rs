@@ -261,13 +261,14 @@ impl Driver {
 
     /// Law 8: a client's guard is the first hop of all its routes, and is named to who asks for details alone.
     fn tell_link(&self, peer: Peer, up: bool) {
+        let what = if up { "link up" } else { "link down" };
         match peer {
-            Peer::Node(node) if self.files.id.is_some() => tracing::info!(%node, up, "link"),
+            Peer::Node(node) if self.files.id.is_some() => tracing::info!(%node, "{what}"),
             Peer::Node(node) => {
-                tracing::info!(up, "link to the guard");
-                tracing::debug!(%node, up, "link");
+                tracing::info!(peer = "the guard", "{what}");
+                tracing::debug!(guard = %node, "{what}");
             }
-            Peer::Client(_) => tracing::debug!(up, "link of a client"),
+            Peer::Client(_) => tracing::debug!(peer = "a client", "{what}"),
         }
     }
 
@@ -309,6 +310,8 @@ impl Driver {
             Peer::Node(_) => (params.node_lane_circuits, params.node_setups),
             Peer::Client(_) => (params.client_link_circuits, params.client_setups),
         };
+        // A client forwards nothing: nobody opens a circuit to it.
+        let mine = if self.files.id.is_some() { mine } else { 0 };
         let admission = Admission {
             circuits: usize::try_from(mine).unwrap_or(usize::MAX),
             setups_per_second: per_second.into(),

@@ -1,0 +1,6 @@
+//! Whole daemons over real sockets on loopback: lanes, the exit, the client.
+#![allow(clippy::unwrap_used)]
+
+mod client;
+mod mesh;
+mod origin;
