@@ -205,11 +205,14 @@ impl<H: Clone> LaneQueue<H> {
         id.checked_add(2).unwrap_or(if self.end == LaneEnd::Dialler { 1 } else { 2 })
     }
 
-    /// Opens the flow of a circuit that the peer opened; a second call changes nothing.
-    pub fn accept(&mut self, circuit: CircuitId) {
-        if !self.dead {
+    /// Opens the flow of a circuit that the peer opened; a second call changes nothing. False when the peer opens and ends circuits
+    /// without reading that they have ended.
+    pub fn accept(&mut self, circuit: CircuitId) -> bool {
+        let room = self.flows.len() + self.destroys.len() < LANE_CIRCUITS;
+        if room && !self.dead {
             self.flows.entry(circuit).or_insert_with(|| Flow::new(None));
         }
+        room
     }
 
     /// Says where a flow's cells come from, once that is known.
@@ -363,7 +366,9 @@ impl<H: Clone> LaneQueue<H> {
     /// Queues CREDIT for a circuit of this lane.
     pub fn push_credit(&mut self, circuit: CircuitId, permitted: u64) {
         if self.flows.contains_key(&circuit) {
-            self.credit.insert(circuit, permitted);
+            // Whoever computed a number first may come here last: the lower one must not take the higher one's place.
+            let waiting = self.credit.entry(circuit).or_default();
+            *waiting = permitted.max(*waiting);
         }
     }
 
@@ -736,6 +741,28 @@ mod tests {
         assert_eq!((last.lane, last.circuit, last.permitted), (9, CircuitId(5), 8 + 32));
         queue.close();
         assert_eq!(pool.reserved_cells(), 0, "closing a lane gives its memory back");
+    }
+
+    #[test]
+    fn credit_that_comes_late_does_not_replace_a_later_one() {
+        let mut queue = queue();
+        let circuit = queue.open(None).unwrap();
+        queue.push_credit(circuit, 160);
+        queue.push_credit(circuit, 100);
+        let mut out = Vec::new();
+        queue.take(MOST, 0, &mut out, &mut Vec::new());
+        assert_eq!(pairs(&out[0].bytes()[8..]).unwrap().collect::<Vec<_>>(), [(circuit, 160)]);
+    }
+
+    #[test]
+    fn circuits_that_are_opened_and_ended_unread_have_a_bound() {
+        let mut queue: LaneQueue<u8> = LaneQueue::new(LaneEnd::Acceptor, 10);
+        let full = (0..100_000).find(|_| {
+            let accepted = queue.accept(CircuitId(1));
+            queue.destroy(CircuitId(1), false);
+            !accepted
+        });
+        assert_eq!(full, Some(LANE_CIRCUITS));
     }
 
     #[test]
