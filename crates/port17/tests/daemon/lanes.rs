@@ -13,7 +13,7 @@ use port17_proto::crypto::{KemBackend, KemPublicKey, PUBLIC_KEY_BYTES, SigningKe
 use port17_proto::identity::Identity;
 use port17_proto::ids::{CircuitId, NodeId};
 use port17_proto::lane::frame::{FrameBuf, Header};
-use port17_proto::params::Params;
+use port17_proto::params::{Params, Rate};
 use port17_proto::wire::message::{LinkId, Message};
 use port17_proto::wire::registry::{
     BODY_BYTES, Command, FRAME_BYTES, GoAwayReason, HEADER_BYTES, LaneType, Role, Scope, SetupStatus,
@@ -417,4 +417,36 @@ fn law_1_no_setup_makes_a_node_dial() {
         assert_eq!(answer_to(&mesh.nodes[0], Some(next)), Answer::Failed { hop: 0, status }, "next {next}");
     }
     assert!(listener.accept().is_err(), "a SETUP made the node dial");
+}
+
+/// Law 3, spec 09: what one address may have.
+#[test]
+fn law_3_clients_and_handshakes_of_one_address_are_bounded() {
+    let handshakes = Rate { per_second: 1, burst: 8 };
+    let params = Params { clients_per_address: 3, handshakes_per_address: handshakes, ..quick() };
+    let mut mesh = Plan { params, exits: Vec::new(), ..Plan::of(1) }.prepare();
+    mesh.nodes[0].start();
+    mesh.nodes[0].wait("a start", |status| status.node_id.is_some());
+    let address = mesh.nodes[0].address();
+
+    let mut clients: Vec<_> = (0..3).map(|_| Dialled::client(address)).collect();
+    let mut one_more = Dialled::dial(address, &Offer::right(1)).unwrap();
+    one_more.send(&hello(Role::Client, LinkId(rand())));
+    assert_eq!(one_more.message(), Message::GoAway(GoAwayReason::Full));
+    // A place that is left is free again.
+    clients.pop();
+    eventually("a free place", || is_accepted(address, &Offer::right(1)).then_some(()));
+
+    // The burst is used up: such a connection costs no public-key work.
+    let refused = (0..40).find_map(|_| {
+        let mut stream = tcp(address);
+        // The other end may be gone already.
+        let _ = stream.write_all(&[0x5a; 5]);
+        let answer = drain(&mut stream);
+        answer.is_empty().then_some(())
+    });
+    assert!(refused.is_some(), "40 handshakes at once");
+    for client in &mut clients {
+        client.send(&Message::Ping(1));
+    }
 }
