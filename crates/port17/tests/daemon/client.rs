@@ -316,7 +316,7 @@ fn a_hop_that_failed_is_left_out() {
 }
 
 #[test]
-fn damaged_bottles_disturb_nobody_and_the_newest_counts() {
+fn damaged_bottles_disturb_nobody() {
     let mesh = Plan::of(3).start();
     let directory = &mesh.client.config.bottles;
     let old = mesh.nodes[2].bottle().unwrap();
