@@ -57,7 +57,8 @@ struct Shared {
     id: LaneId,
     waiting: Mutex<Waiting>,
     writer: Notify,
-    commands: Mutex<Vec<Command<Lane>>>,
+    /// What the reader is to be told; none once it is gone.
+    commands: Mutex<Option<Vec<Command<Lane>>>>,
     reader: Notify,
     /// Who waits for room on a circuit that begins or ends here.
     edges: Mutex<HashMap<CircuitId, Arc<Notify>>>,
@@ -81,7 +82,7 @@ impl Lane {
             id,
             waiting: Mutex::new(Waiting { queue: LaneQueue::new(end, growth_ms), asleep: false }),
             writer: Notify::new(),
-            commands: Mutex::new(Vec::new()),
+            commands: Mutex::new(Some(Vec::new())),
             reader: Notify::new(),
             edges: Mutex::new(HashMap::new()),
             closing: Notify::new(),
@@ -145,7 +146,15 @@ impl Port for Lane {
     }
 
     fn command(&self, command: Command<Self>) {
-        lock(&self.0.commands).push(command);
+        // Dropping what holds a lane takes its lock: not under ours.
+        let refused = match &mut *lock(&self.0.commands) {
+            Some(commands) => {
+                commands.push(command);
+                None
+            }
+            None => Some(command),
+        };
+        drop(refused);
         self.0.reader.notify_one();
     }
 }

@@ -66,7 +66,7 @@ pub async fn run<C: Carrier>(lane: Lane, connection: Established, pool: Arc<Pool
             LaneLoss::Closed
         }
     };
-    reading.reader.close();
+    reading.reader.close(|| lock(&lane.0.commands).take().unwrap_or_default(), clock.now_ms());
     // The writer sees the closed queue, says good-bye to the peer and ends. One that waits for a peer who does not read would wait
     // for ever, and the connection with it.
     if tokio::time::timeout(FAREWELL, &mut writer).await.is_err() {
@@ -165,7 +165,7 @@ impl<C: Carrier> Reading<C> {
     }
 
     fn take_commands(&mut self) {
-        let commands = std::mem::take(&mut *lock(&self.lane.0.commands));
+        let commands = lock(&self.lane.0.commands).as_mut().map(std::mem::take).unwrap_or_default();
         if commands.is_empty() {
             return;
         }
