@@ -1,6 +1,6 @@
 //! A node's lanes as a peer meets them that does not keep to the protocol.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
@@ -377,22 +377,22 @@ fn circuit_key(node: &Daemon) -> KemPublicKey {
 /// A circuit of the test's own on a new lane, where its id is 1.
 fn circuit(guard: &Daemon, hops: &[RouteHop]) -> (Dialled, Origin, Answer) {
     let mut lane = Dialled::client(guard.address());
-    let (origin, answer) = circuit_on(&mut lane, 1, hops);
+    let (origin, answer) = circuit_on(&mut lane, 1, hops).unwrap();
     (lane, origin, answer)
 }
 
-/// A circuit's crypto, and how its first hops answered.
-fn circuit_on(lane: &mut Dialled, id: u32, hops: &[RouteHop]) -> (Origin, Answer) {
+/// A circuit's crypto, and how its hops answered; an error at the lane's end.
+fn circuit_on(lane: &mut Dialled, id: u32, hops: &[RouteHop]) -> io::Result<(Origin, Answer)> {
     let now_s = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let mut entropy = system_entropy().unwrap();
     let (mut origin, packet) = Origin::new(hops, 0, slot_of(now_s), KemBackend::AwsLc, &mut entropy).unwrap();
     for (part, body) in (0..).zip(packet.parts()) {
         let header = Header { depth: packet.depth().code(), part, ..Header::new(CircuitId(id), Command::Setup) };
-        lane.write(FrameBuf::with_body(header, body).bytes()).unwrap();
+        lane.write(FrameBuf::with_body(header, body).bytes())?;
     }
-    let created = lane.frame_of(Command::Created).unwrap();
+    let created = lane.frame_of(Command::Created)?;
     let answer = origin.handle_created(&created[HEADER_BYTES..]).unwrap();
-    (origin, answer)
+    Ok((origin, answer))
 }
 
 /// A cell with this at the beginning of its message area.
@@ -418,7 +418,7 @@ fn cells_beyond_credit_cost_the_circuit_and_the_third_time_the_lane() {
     let hops = [RouteHop { node: node.id, key: circuit_key(node) }];
     let mut lane = Dialled::client(node.address());
     let breaches = |lane: &mut Dialled, id| {
-        let (mut origin, answer) = circuit_on(lane, id, &hops);
+        let Ok((mut origin, answer)) = circuit_on(lane, id, &hops) else { return true };
         assert_eq!(answer, Answer::Complete);
         // Far more than the largest window, as fast as they go.
         let cells: Vec<u8> = (0..2000).flat_map(|_| cell(&mut origin, id, 0, &[]).bytes().to_vec()).collect();
@@ -455,7 +455,7 @@ fn frames_and_credit_for_a_dying_circuit_are_ignored() {
     assert_open(&mut lane);
     // Our own DESTROY makes the id free for another circuit.
     lane.write(FrameBuf::with_body(Header::new(CircuitId(1), Command::Destroy), &[]).bytes()).unwrap();
-    assert_eq!(circuit_on(&mut lane, 1, &hops).1, Answer::Complete);
+    assert_eq!(circuit_on(&mut lane, 1, &hops).unwrap().1, Answer::Complete);
 }
 
 /// What a node answers to a SETUP whose first record is for it and names `next`, none for an exit.
