@@ -7,7 +7,7 @@ mod mesh;
 mod origin;
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -134,7 +134,7 @@ fn law_8_keys_payloads_and_traffic_stay_out_of_logs() {
     for secret in never {
         assert!(!lines.iter().any(|line| line.contains(secret)), "{secret} is in the log");
     }
-    let ip = Ipv4Addr::from(mesh.ip(200)).to_string();
+    let ip = mesh.ip(200).to_string();
     let mut private = vec![ip, "the-destination".to_owned(), format!(":{}", origin.address.port())];
     private.extend(applications.iter().map(ToString::to_string));
     for line in lines.iter().filter(|line| is_info_or_above(line)) {

@@ -1,19 +1,19 @@
 //! A node's lanes as a peer meets them that does not keep to the protocol.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use port17::keystore::system_entropy;
 use port17_proto::bottle::{Address, BottleContent, CircuitKey, Flags, ProtocolRange, Seq, UnverifiedBottle};
-use port17_proto::circuit::origin::{Answer, Origin};
+use port17_proto::circuit::origin::{Answer, Origin, OriginForward};
 use port17_proto::circuit::replay::slot_of;
 use port17_proto::circuit::setup::RouteHop;
 use port17_proto::crypto::{KemBackend, KemPublicKey, PUBLIC_KEY_BYTES, SigningKey};
 use port17_proto::identity::Identity;
 use port17_proto::ids::{CircuitId, NodeId};
-use port17_proto::lane::frame::{FrameBuf, Header};
-use port17_proto::params::Params;
+use port17_proto::lane::frame::{FrameBuf, Header, pairs_frame};
+use port17_proto::params::{Params, Rate};
 use port17_proto::wire::message::{LinkId, Message};
 use port17_proto::wire::registry::{
     BODY_BYTES, Command, FRAME_BYTES, GoAwayReason, HEADER_BYTES, LaneType, Role, Scope, SetupStatus,
@@ -367,27 +367,120 @@ fn a_dialler_refuses_who_offers_less() {
     drop(stranger);
 }
 
+/// A node's circuit key as its Bottle names it.
+fn circuit_key(node: &Daemon) -> KemPublicKey {
+    let now_ms = u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+    let bottle = UnverifiedBottle::parse(&node.bottle().unwrap()).unwrap();
+    bottle.verify(now_ms, &node.params.bottle_rules()).unwrap().content().circuit_key.public.clone()
+}
+
+/// A circuit of the test's own on a new lane, where its id is 1.
+fn circuit(guard: &Daemon, hops: &[RouteHop]) -> (Dialled, Origin, Answer) {
+    let mut lane = Dialled::client(guard.address());
+    let (origin, answer) = circuit_on(&mut lane, 1, hops).unwrap();
+    (lane, origin, answer)
+}
+
+/// A circuit's crypto, and how its hops answered; an error at the lane's end.
+fn circuit_on(lane: &mut Dialled, id: u32, hops: &[RouteHop]) -> io::Result<(Origin, Answer)> {
+    let now_s = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let mut entropy = system_entropy().unwrap();
+    let (mut origin, packet) = Origin::new(hops, 0, slot_of(now_s), KemBackend::AwsLc, &mut entropy).unwrap();
+    for (part, body) in (0..).zip(packet.parts()) {
+        let header = Header { depth: packet.depth().code(), part, ..Header::new(CircuitId(id), Command::Setup) };
+        lane.write(FrameBuf::with_body(header, body).bytes())?;
+    }
+    let created = lane.frame_of(Command::Created)?;
+    let answer = origin.handle_created(&created[HEADER_BYTES..]).unwrap();
+    Ok((origin, answer))
+}
+
+/// A cell with this at the beginning of its message area.
+fn cell(origin: &mut Origin, id: u32, hop: usize, message: &[u8]) -> FrameBuf {
+    let mut frame = FrameBuf::new();
+    frame.bytes_mut()[OriginForward::area(hop)][..message.len()].copy_from_slice(message);
+    let flags = origin.seal(hop, frame.bytes_mut()).unwrap();
+    frame.set_header(Header { flags, ..Header::new(CircuitId(id), Command::Cell) });
+    frame
+}
+
+/// The lane is open: everything before has been taken without closing it.
+fn assert_open(lane: &mut Dialled) {
+    lane.send(&Message::Ping(17));
+    std::iter::repeat_with(|| lane.message()).find(|message| *message == Message::Pong(17)).unwrap();
+}
+
+/// Spec 06, M33: a client that sends without asking for credit loses each such circuit, and with the third one its lane.
+#[test]
+fn cells_beyond_credit_cost_the_circuit_and_the_third_time_the_lane() {
+    let mesh = Plan::of(1).start();
+    let node = &mesh.nodes[0];
+    let hops = [RouteHop { node: node.id, key: circuit_key(node) }];
+    let mut lane = Dialled::client(node.address());
+    let breaches = |lane: &mut Dialled, id| {
+        let Ok((mut origin, answer)) = circuit_on(lane, id, &hops) else { return true };
+        assert_eq!(answer, Answer::Complete);
+        // Far more than the largest window, as fast as they go.
+        let cells: Vec<u8> = (0..2000).flat_map(|_| cell(&mut origin, id, 0, &[]).bytes().to_vec()).collect();
+        if lane.write(&cells).is_err() {
+            return true;
+        }
+        // Granted as quickly as they came? Then a DESTROY of ours ends it; each is answered.
+        lane.write(FrameBuf::with_body(Header::new(CircuitId(id), Command::Destroy), &[]).bytes()).is_err()
+            || lane.frame_of(Command::Destroy).is_err()
+    };
+    let closed = (0..20).position(|number| breaches(&mut lane, 2 * number + 1));
+    assert!(closed.is_some_and(|circuits| circuits >= 2), "after {closed:?} circuits");
+    let counts = node.wait("the lane's end", |status| status.counts.contains_key("credit overrun repeatedly")).counts;
+    assert_eq!(counts["credit overrun repeatedly"], 1, "{counts:?}");
+    assert_serves(node);
+}
+
+/// Spec 05, M7 and 06, M35: what was under way when the other end destroyed a circuit is no fault.
+#[test]
+fn frames_and_credit_for_a_dying_circuit_are_ignored() {
+    let mesh = Plan::of(1).start();
+    let hops = [RouteHop { node: mesh.nodes[0].id, key: circuit_key(&mesh.nodes[0]) }];
+    let (mut lane, mut origin, _) = circuit(&mesh.nodes[0], &hops);
+    let junk = cell(&mut origin, 1, 0, &[7, 0, 0, 0, 0]);
+    lane.write(junk.bytes()).unwrap();
+    lane.frame_of(Command::Destroy).unwrap();
+
+    for command in [Command::Credit, Command::Reclaim, Command::Limit] {
+        for number in [0, 1, 20, u64::MAX] {
+            lane.write(pairs_frame(command, &[(CircuitId(1), number)]).bytes()).unwrap();
+        }
+    }
+    lane.write(&junk.bytes().repeat(40)).unwrap();
+    assert_open(&mut lane);
+    // Our own DESTROY makes the id free for another circuit.
+    lane.write(FrameBuf::with_body(Header::new(CircuitId(1), Command::Destroy), &[]).bytes()).unwrap();
+    assert_eq!(circuit_on(&mut lane, 1, &hops).unwrap().1, Answer::Complete);
+}
+
 /// What a node answers to a SETUP whose first record is for it and names `next`, none for an exit.
 fn answer_to(node: &Daemon, next: Option<NodeId>) -> Answer {
-    let mut entropy = system_entropy().unwrap();
-    let bottle = UnverifiedBottle::parse(&node.bottle().unwrap()).unwrap();
-    let now_ms = u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
-    let bottle = bottle.verify(now_ms, &node.params.bottle_rules()).unwrap();
-    let key = bottle.content().circuit_key.public.clone();
+    let key = circuit_key(node);
     let mut hops = vec![RouteHop { node: node.id, key: key.clone() }];
     hops.extend(next.map(|next| RouteHop { node: next, key }));
-    let (mut origin, packet) = Origin::new(&hops, 0, slot_of(now_ms / 1000), KemBackend::AwsLc, &mut entropy).unwrap();
+    circuit(node, &hops).2
+}
 
-    let mut lane = Dialled::client(node.address());
-    for (part, body) in (0..).zip(packet.parts()) {
-        let header = Header { depth: packet.depth().code(), part, ..Header::new(CircuitId(1), Command::Setup) };
-        lane.write(FrameBuf::with_body(header, body).bytes()).unwrap();
-    }
-    loop {
-        let frame = lane.frame().unwrap();
-        if Header::decode(&frame[..]).unwrap().command == Command::Created {
-            return origin.handle_created(&frame[HEADER_BYTES..]).unwrap();
-        }
+/// Spec 06, M26, and M24 at the exit.
+#[test]
+fn a_message_to_a_relay_destroys_the_circuit() {
+    let mesh = Plan::of(2).start();
+    let hops: Vec<_> = mesh.nodes.iter().map(|node| RouteHop { node: node.id, key: circuit_key(node) }).collect();
+    let open = [1, 0, 1, 0, 9, 1, 0, 0, 80, 4, 127, 0, 0, 1];
+    // Streams to a relay, a message of a later version to it, a reserved one to the exit.
+    for (hop, message) in [(0, &open[..]), (0, &[3, 0, 1, 0, 1, 7]), (0, &[7, 0, 0, 0, 0]), (1, &[7, 0, 0, 0, 0])] {
+        let (mut lane, mut origin, answer) = circuit(&mesh.nodes[0], &hops);
+        assert_eq!(answer, Answer::Complete);
+        lane.write(cell(&mut origin, 1, hop, message).bytes()).unwrap();
+        let destroyed = lane.frame_of(Command::Destroy).unwrap();
+        assert_eq!(Header::decode(&destroyed[..]).unwrap().circuit, CircuitId(1));
+        // The circuit's fault is not the lane's.
+        assert_open(&mut lane);
     }
 }
 
@@ -417,4 +510,36 @@ fn law_1_no_setup_makes_a_node_dial() {
         assert_eq!(answer_to(&mesh.nodes[0], Some(next)), Answer::Failed { hop: 0, status }, "next {next}");
     }
     assert!(listener.accept().is_err(), "a SETUP made the node dial");
+}
+
+/// Law 3, spec 09: what one address may have.
+#[test]
+fn law_3_clients_and_handshakes_of_one_address_are_bounded() {
+    let handshakes = Rate { per_second: 1, burst: 8 };
+    let params = Params { clients_per_address: 3, handshakes_per_address: handshakes, ..quick() };
+    let mut mesh = Plan { params, exits: Vec::new(), ..Plan::of(1) }.prepare();
+    mesh.nodes[0].start();
+    mesh.nodes[0].wait("a start", |status| status.node_id.is_some());
+    let address = mesh.nodes[0].address();
+
+    let mut clients: Vec<_> = (0..3).map(|_| Dialled::client(address)).collect();
+    let mut one_more = Dialled::dial(address, &Offer::right(1)).unwrap();
+    one_more.send(&hello(Role::Client, LinkId(rand())));
+    assert_eq!(one_more.message(), Message::GoAway(GoAwayReason::Full));
+    // A place that is left is free again.
+    clients.pop();
+    eventually("a free place", || is_accepted(address, &Offer::right(1)).then_some(()));
+
+    // The burst is used up: such a connection costs no public-key work.
+    let refused = (0..40).find_map(|_| {
+        let mut stream = tcp(address);
+        // The other end may be gone already.
+        let _ = stream.write_all(&[0x5a; 5]);
+        let answer = drain(&mut stream);
+        answer.is_empty().then_some(())
+    });
+    assert!(refused.is_some(), "40 handshakes at once");
+    for client in &mut clients {
+        client.send(&Message::Ping(1));
+    }
 }

@@ -295,6 +295,16 @@ where
         Ok(frame)
     }
 
+    /// The next frame of this command, whatever comes before it.
+    pub(crate) fn frame_of(&mut self, command: Command) -> io::Result<Box<[u8; FRAME_BYTES]>> {
+        loop {
+            let frame = self.frame()?;
+            if Header::decode(&frame[..]).unwrap().command == command {
+                return Ok(frame);
+            }
+        }
+    }
+
     /// The next control message, whatever comes before it.
     pub(crate) fn message(&mut self) -> Message {
         self.message_or_end().unwrap()
