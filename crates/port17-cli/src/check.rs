@@ -45,7 +45,8 @@ pub(crate) fn run(settings: &Settings, output: Output) -> Result<(), Failure> {
     let mut findings = vec![Finding::ok("config", settings.path().display()), daemon_finding(running.as_ref())];
     findings.extend([keys(&config), state(&config), bottles(&config)]);
     // One file serves one daemon: the one that runs, else a node where it has neighbours.
-    let role = running.as_ref().map_or(if config.neighbours.is_empty() { Role::Client } else { Role::Node }, |status| status.role);
+    let role =
+        running.as_ref().map_or(if config.neighbours.is_empty() { Role::Client } else { Role::Node }, |status| status.role);
     match role {
         Role::Node => {
             findings.extend(config.node.listen.iter().map(|address| port("listen", *address, running.as_ref(), Role::Node)));
