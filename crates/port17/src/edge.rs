@@ -21,6 +21,7 @@ use port17_proto::lane::reader::{Command, Install, Port, Sink};
 use port17_proto::limits::{FIRST_WINDOW_CELLS, LANE_WRITE_FRAMES};
 use port17_proto::wire::registry::{Command as Code, ResetCode, SetupStatus};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 
 use crate::lane::{Clock, Lane, lock};
@@ -149,7 +150,7 @@ impl Edge {
 
     fn stream(self: &Arc<Self>, id: StreamId) -> EdgeStream {
         let bell = Arc::clone(lock(&self.bells).entry(id).or_default());
-        EdgeStream { edge: Arc::clone(self), id, bell }
+        EdgeStream { edge: Arc::clone(self), id, bell, ended: false }
     }
 
     fn with_mux<R>(self: &Arc<Self>, work: impl FnOnce(&mut Mux, u64) -> R) -> R {
@@ -394,11 +395,25 @@ impl CircuitTask {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamBroken;
 
-/// One stream, as its task holds it. Dropping it resets what is left of it.
+/// An open stream that copies bytes.
+pub trait PumpStream: Send + 'static {
+    /// Copies both ways until both directions have ended. Dropping the future ends the stream.
+    ///
+    /// # Errors
+    /// When it did not end in order: the application must see a reset, not an end.
+    fn pump<R, W>(self, from_app: R, to_app: W) -> impl Future<Output = Result<(), StreamBroken>> + Send
+    where
+        R: AsyncRead + Unpin + Send,
+        W: AsyncWrite + Unpin + Send;
+}
+
+/// One stream, as its task holds it. Dropping it resets it, unless both directions have ended in order: then what is still queued
+/// goes out as credit allows.
 pub struct EdgeStream {
     edge: Arc<Edge>,
     id: StreamId,
     bell: Arc<Bell>,
+    ended: bool,
 }
 
 /// The first and the largest read from a socket: small streams stay small, busy ones read much at once.
@@ -438,18 +453,6 @@ impl EdgeStream {
         }
     }
 
-    /// Copies both ways until both directions have ended; a half-close travels as one.
-    ///
-    /// # Errors
-    /// When it did not end in order.
-    pub async fn pump<R, W>(self, from_app: R, to_app: W) -> Result<(), StreamBroken>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
-        tokio::try_join!(self.send(from_app), self.receive(to_app)).map(|_| ())
-    }
-
     async fn send<R: AsyncRead + Unpin>(&self, mut from_app: R) -> Result<(), StreamBroken> {
         let mut size = FIRST_READ_BYTES;
         loop {
@@ -460,11 +463,11 @@ impl EdgeStream {
             let read = tokio::select! {
                 biased;
                 read = bounded.read_buf(&mut chunk) => read.map_err(|_| StreamBroken)?,
-                () = self.broken() => return Err(StreamBroken),
+                () = self.broken(&self.bell.outgoing) => return Err(StreamBroken),
             };
             if read == 0 {
                 self.edge.with_mux(|mux, _| mux.push_fin(self.id));
-                return Ok(());
+                return self.fin_sent().await;
             }
             if read == size {
                 size = (size * 2).min(LARGEST_READ_BYTES);
@@ -486,10 +489,22 @@ impl EdgeStream {
         }
     }
 
-    /// Waits until the stream was reset.
-    async fn broken(&self) {
+    /// Waits until all bytes and the end have been packed: who drops the stream before that cuts off what still waits.
+    async fn fin_sent(&self) -> Result<(), StreamBroken> {
+        loop {
+            let (sent, state) = self.edge.with_mux(|mux, _| (mux.fin_is_sent(self.id), mux.state(self.id)));
+            match sent {
+                Some(true) => return Ok(()),
+                Some(false) => self.bell.outgoing.notified().await,
+                None => return if state == StreamState::Ended { Ok(()) } else { Err(StreamBroken) },
+            }
+        }
+    }
+
+    /// Waits until the stream was reset. `bell` is that of the half that waits.
+    async fn broken(&self, bell: &Notify) {
         while lock(&self.edge.mux).room(self.id).is_some() {
-            self.bell.outgoing.notified().await;
+            bell.notified().await;
         }
     }
 
@@ -499,7 +514,12 @@ impl EdgeStream {
             let Received { chunks, fin } = received.ok_or(StreamBroken)?;
             let mut bytes = 0;
             for chunk in &chunks {
-                to_app.write_all(chunk).await.map_err(|_| StreamBroken)?;
+                tokio::select! {
+                    biased;
+                    written = to_app.write_all(chunk) => written.map_err(|_| StreamBroken)?,
+                    // An application that reads no more must not hold a stream that is over.
+                    () = self.broken(&self.bell.incoming) => return Err(StreamBroken),
+                }
                 bytes += chunk.len() as u64;
             }
             let nothing = chunks.is_empty();
@@ -521,9 +541,145 @@ impl EdgeStream {
     }
 }
 
+impl PumpStream for EdgeStream {
+    /// A half-close travels as one.
+    async fn pump<R, W>(mut self, from_app: R, to_app: W) -> Result<(), StreamBroken>
+    where
+        R: AsyncRead + Unpin + Send,
+        W: AsyncWrite + Unpin + Send,
+    {
+        tokio::try_join!(self.send(from_app), self.receive(to_app))?;
+        self.ended = true;
+        Ok(())
+    }
+}
+
 impl Drop for EdgeStream {
     fn drop(&mut self) {
         lock(&self.edge.bells).remove(&self.id);
-        self.reset(ResetCode::Unreachable);
+        if !self.ended {
+            self.reset(ResetCode::Unreachable);
+        }
+    }
+}
+
+/// Copies a stream's bytes to and from a socket. The socket ends in order if the stream does; whatever else ends it, also the death
+/// of this process, is a reset: what was cut must not be taken for whole.
+pub(crate) async fn pump_socket<S: PumpStream>(stream: S, mut socket: TcpStream, early: Vec<u8>) {
+    let set_linger = |socket: &TcpStream, time| {
+        // A socket that is gone already needs neither.
+        let _ = socket2::SockRef::from(socket).set_linger(time);
+    };
+    set_linger(&socket, Some(std::time::Duration::ZERO));
+    // Not `into_split`: its halves end the connection in order when they are dropped.
+    let (mut from, mut to) = socket.split();
+    if stream.pump(std::io::Cursor::new(early).chain(&mut from), &mut to).await.is_ok() {
+        set_linger(&socket, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+    use std::time::Duration;
+
+    use port17_proto::circuit::message::Host;
+    use port17_proto::lane::credit::Pool;
+    use port17_proto::lane::queue::LaneEnd;
+    use port17_proto::node::io::LaneId;
+    use port17_proto::wire::registry::MESSAGE_BYTES;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Nothing here waits for anything but the other half.
+    const HANG: Duration = Duration::from_secs(10);
+
+    /// A client's edge, and the mux of the exit that it talks to; cells are carried by hand.
+    struct World {
+        edge: Arc<Edge>,
+        exit: Mux,
+        forward: Batch,
+        backward: Batch,
+    }
+
+    fn granter() -> Granter {
+        Granter::new(Pool::new(64 << 20).reserve(FIRST_WINDOW_CELLS).unwrap(), 0)
+    }
+
+    impl World {
+        fn new() -> Self {
+            let lane = Lane::new(LaneId(1), LaneEnd::Dialler, 10);
+            let circuit = lane.queue(|queue| queue.open(None)).unwrap();
+            let edge = Edge::new(lane, circuit, Clock::start(), granter(), 10, None);
+            Self { edge, exit: Mux::new(Side::Exit, granter(), 10), forward: Batch::default(), backward: Batch::default() }
+        }
+
+        fn carry(&mut self) {
+            let mut area = [0; MESSAGE_BYTES];
+            while self.edge.with_mux(|mux, now_ms| mux.fill(&mut area, now_ms)) {
+                self.forward.add(&area).unwrap();
+            }
+            self.exit.receive(&mut self.forward, 0).unwrap();
+            while self.exit.fill(&mut area, 0) {
+                self.backward.add(&area).unwrap();
+            }
+            self.edge.with_mux(|mux, now_ms| mux.receive(&mut self.backward, now_ms)).unwrap();
+        }
+
+        async fn open(&mut self) -> EdgeStream {
+            let target = Target { host: Host::Name("example.org".into()), port: 80 };
+            let stream = self.edge.open(&target, Vec::new()).unwrap();
+            self.carry();
+            self.exit.opened(stream.id, "192.0.2.1".parse().unwrap(), 60);
+            self.carry();
+            stream.opened().await.unwrap();
+            stream
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_still_sent_when_both_sides_have_ended() {
+        let mut world = World::new();
+        let stream = world.open().await;
+        let id = stream.id;
+        world.exit.push_fin(id);
+        world.carry();
+        let pump = tokio::spawn(stream.pump(Cursor::new(vec![7; 10_000]), tokio::io::sink()));
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!pump.is_finished(), "no cell has left yet");
+        world.carry();
+        timeout(HANG, pump).await.unwrap().unwrap().unwrap();
+        world.carry();
+        let received = world.exit.take(id).unwrap();
+        assert_eq!((received.chunks.concat(), received.fin), (vec![7; 10_000], true));
+    }
+
+    #[tokio::test]
+    async fn an_application_that_does_not_read_lets_go_when_the_circuit_ends() {
+        let mut world = World::new();
+        let stream = world.open().await;
+        let id = stream.id;
+        world.exit.push_data(id, vec![7; 10_000]);
+        world.carry();
+        // It has ended its own side: only the other half could notice.
+        let (_unread, to_app) = tokio::io::duplex(1);
+        let pump = tokio::spawn(stream.pump(tokio::io::empty(), to_app));
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        world.carry();
+        world.edge.end(false);
+        assert_eq!(timeout(HANG, pump).await.unwrap().unwrap(), Err(StreamBroken));
+    }
+
+    #[tokio::test]
+    async fn a_circuit_that_is_over_opens_no_stream() {
+        let world = World::new();
+        world.edge.end(false);
+        let target = Target { host: Host::Name("example.org".into()), port: 80 };
+        assert!(world.edge.open(&target, Vec::new()).is_err());
     }
 }

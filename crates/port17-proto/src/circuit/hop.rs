@@ -171,7 +171,12 @@ fn relay<P: Port>(setup: Setup<P>, keys: HopKeys, onward: P, backward: Granter) 
     // The onward reader has its half before the SETUP can be answered.
     onward.command(Command::Install(there, back));
     send_setup(&onward, there, &packet);
-    lane.command(Command::Install(circuit, Install::Forward { layer: forward, to: onward, circuit: there }));
+    let forward = Install::Forward { layer: forward, to: onward.clone(), circuit: there };
+    lane.command(Command::Install(circuit, forward));
+    if lane.queue(|queue| queue.is_closed()) {
+        // The lane was lost meanwhile, perhaps before its reader could take the command: nobody else would end the circuit there.
+        refuse(&onward, there);
+    }
     Decision::Relayed
 }
 

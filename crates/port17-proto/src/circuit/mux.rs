@@ -143,6 +143,8 @@ pub struct Mux {
     withheld_cells: u64,
     growth_ms: u64,
     events: Vec<MuxEvent>,
+    /// The circuit is over: nothing is opened or taken any more.
+    over: bool,
 }
 
 impl Mux {
@@ -166,6 +168,7 @@ impl Mux {
             withheld_cells: 0,
             growth_ms,
             events: Vec::new(),
+            over: false,
         }
     }
 
@@ -184,10 +187,10 @@ impl Mux {
     /// Opens a stream (client); `first_data` travels behind the OPEN.
     ///
     /// # Errors
-    /// When all ids or all 256 places are used.
+    /// When all ids or all 256 places are used, or the circuit is over.
     pub fn open(&mut self, target: &Target, first_data: Vec<u8>, now_ms: u64) -> Result<StreamId, Exhausted> {
         let next = if self.last_id == 0 { Some(1) } else { self.last_id.checked_add(2) };
-        let id = next.filter(|_| self.streams.len() < CIRCUIT_STREAMS).ok_or(Exhausted)?;
+        let id = next.filter(|_| self.streams.len() < CIRCUIT_STREAMS && !self.over).ok_or(Exhausted)?;
         self.last_id = id;
         let id = StreamId(id);
         self.add(id, now_ms);
@@ -243,6 +246,11 @@ impl Mux {
             stream.fin_wanted = true;
             self.enter_round(id);
         }
+    }
+
+    /// Whether all bytes and the end after [`Self::push_fin`] are packed; none when the stream is over.
+    pub fn fin_is_sent(&self, id: StreamId) -> Option<bool> {
+        self.streams.get(&id).map(|stream| stream.fin_sent)
     }
 
     /// Takes the bytes that have come; none when the stream is over without them.
@@ -354,10 +362,8 @@ impl Mux {
         let Some((id, missing)) = self.promised else { return false };
         let length = missing.min(MESSAGE_BYTES - *at);
         let room = &mut area[*at..*at + length];
-        match self.streams.get_mut(&id) {
-            Some(stream) => stream.pack(room),
-            // The stream was reset in the middle of its DATA: the promised bytes must still come, as zeros.
-            None => room.fill(0),
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.pack(room);
         }
         *at += length;
         self.promised = (missing > length).then_some((id, missing - length));
@@ -391,6 +397,12 @@ impl Mux {
     /// # Errors
     /// On junk: the circuit is to be destroyed.
     pub fn receive(&mut self, batch: &mut Batch, now_ms: u64) -> Result<(), Junk> {
+        if self.over {
+            // The lane's reader learns of the end between its batches: until then it may deliver, to nobody.
+            batch.items.clear();
+            batch.cells = 0;
+            return Ok(());
+        }
         for item in batch.items.drain(..) {
             match item {
                 Item::Data(id, chunk) => self.receive_data(id, chunk)?,
@@ -419,7 +431,13 @@ impl Mux {
             return Err(Junk::Window);
         }
         self.undelivered += chunk.len() as u64;
-        stream.incoming.push_back(chunk);
+        match stream.incoming.back_mut() {
+            // A peer that sends single bytes must not make each of them a piece of memory of its own.
+            Some(last) if chunk.len() < MESSAGE_BYTES && last.len() + chunk.len() <= CHUNK_BYTES => {
+                last.extend_from_slice(&chunk)
+            }
+            Some(_) | None => stream.incoming.push_back(chunk),
+        }
         self.events.push(MuxEvent::Changed(id));
         Ok(())
     }
@@ -502,12 +520,14 @@ impl Mux {
 
     /// The circuit is over: so are all its streams.
     pub fn close(&mut self, code: ResetCode, now_ms: u64) {
+        self.over = true;
         let ids: Vec<_> = self.streams.keys().copied().collect();
         for id in ids {
             self.finish(id, code, now_ms);
         }
         self.messages.clear();
         self.round.clear();
+        (self.cut, self.promised) = (None, None);
     }
 
     // ---- The streams' life ----
@@ -524,7 +544,13 @@ impl Mux {
     }
 
     fn remove(&mut self, id: StreamId, code: Option<ResetCode>, now_ms: u64) {
-        let Some(stream) = self.streams.remove(&id) else { return };
+        let Some(mut stream) = self.streams.remove(&id) else { return };
+        if let Some((_, missing)) = self.promised.take_if(|(promised, _)| *promised == id) {
+            // DATA whose header is packed must be finished, with the bytes that it began with: whoever reads them gets no others.
+            let mut rest = vec![0; missing];
+            stream.pack(&mut rest);
+            self.cut = Some((rest, 0));
+        }
         if self.side == Side::Exit && stream.state == StreamState::Opening {
             self.dialling -= 1;
         }
@@ -587,7 +613,7 @@ impl Batch {
                         chunk.extend_from_slice(data);
                     }
                     Some(_) | None => {
-                        let busy = items.len() > 1 || data.len() > MESSAGE_BYTES / 2;
+                        let busy = data.len() > MESSAGE_BYTES / 2;
                         let mut chunk = Vec::with_capacity(if busy { CHUNK_BYTES } else { data.len() });
                         chunk.extend_from_slice(data);
                         items.push(Item::Data(id, chunk));
@@ -727,6 +753,73 @@ mod tests {
         carry(&mut client, &mut exit, &mut batch).unwrap();
         assert_eq!(exit.state(a), StreamState::Over(ResetCode::Timeout));
         assert_eq!(bytes(&mut exit, b), [2; 9]);
+    }
+
+    #[test]
+    fn data_that_was_begun_before_a_reset_is_finished_with_its_own_bytes() {
+        let (mut client, mut exit) = (mux(Side::Client), mux(Side::Exit));
+        let id = client.open(&target(), vec![7; 50_000], 0).unwrap();
+        let (mut area, mut batch, mut got) = ([0; MESSAGE_BYTES], Batch::default(), Vec::new());
+        client.fill(&mut area, 0);
+        batch.add(&area).unwrap();
+        client.reset(id, ResetCode::Timeout, 0);
+        while client.fill(&mut area, 0) {
+            batch.add(&area).unwrap();
+        }
+        for item in &batch.items {
+            if let Item::Data(_, chunk) = item {
+                got.extend_from_slice(chunk);
+            }
+        }
+        assert_eq!(got, vec![7; 50_000], "an application may read these bytes before the reset");
+        exit.receive(&mut batch, 0).unwrap();
+        assert_eq!(exit.state(id), StreamState::Over(ResetCode::Timeout));
+    }
+
+    #[test]
+    fn single_bytes_of_two_streams_in_turn_share_memory() {
+        let (mut client, mut exit) = (mux(Side::Client), mux(Side::Exit));
+        let ids = [(); 2].map(|()| client.open(&target(), Vec::new(), 0).unwrap());
+        carry(&mut client, &mut exit, &mut Batch::default()).unwrap();
+        let mut batch = Batch::default();
+        for _ in 0..100 {
+            let mut area = [0; MESSAGE_BYTES];
+            for (n, slot) in area.as_chunks_mut::<6>().0.iter_mut().enumerate() {
+                slot[..5].copy_from_slice(&header(CellType::Data, ids[n % 2], 1));
+                slot[5] = 1;
+            }
+            batch.add(&area).unwrap();
+        }
+        let held: usize = batch.items.iter().map(|item| if let Item::Data(_, chunk) = item { chunk.capacity() } else { 0 }).sum();
+        assert!(held <= 100 * MESSAGE_BYTES, "{held} bytes of memory");
+        exit.receive(&mut batch, 0).unwrap();
+        for id in ids {
+            assert_eq!(exit.streams[&id].incoming.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_circuit_that_is_over_opens_nothing_and_takes_nothing() {
+        let (mut client, mut exit) = (mux(Side::Client), mux(Side::Exit));
+        client.open(&target(), b"late".to_vec(), 0).unwrap();
+        exit.close(ResetCode::Protocol, 0);
+        carry(&mut client, &mut exit, &mut Batch::default()).unwrap();
+        assert_eq!((events(&mut exit), exit.streams()), (vec![], 0), "nobody would ever end such a stream");
+        client.close(ResetCode::Protocol, 0);
+        assert_eq!(client.open(&target(), Vec::new(), 0), Err(Exhausted));
+    }
+
+    #[test]
+    fn the_end_is_sent_only_behind_all_bytes() {
+        let (mut client, mut exit, id) = opened_pair();
+        exit.push_data(id, vec![1; 20_000]);
+        exit.push_fin(id);
+        let (mut area, mut batch) = ([0; MESSAGE_BYTES], Batch::default());
+        exit.fill(&mut area, 0);
+        batch.add(&area).unwrap();
+        assert_eq!(exit.fin_is_sent(id), Some(false));
+        carry(&mut exit, &mut client, &mut batch).unwrap();
+        assert_eq!(exit.fin_is_sent(id), Some(true));
     }
 
     #[test]

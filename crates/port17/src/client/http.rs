@@ -5,9 +5,10 @@
 //! the next one. User name and password of `Proxy-Authorization: Basic` are not checked: they keep streams apart.
 
 use std::convert::Infallible;
-use std::io::Cursor;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -21,14 +22,13 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Method, Request, Response, StatusCode, Uri, Version, client, server};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use port17_proto::limits;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::listener::{Entrance, OpenStream, PumpStream, Refusal, close_with};
 use super::name;
 use super::tunnel::{Isolation, OpenError, Target};
-use crate::lane::abort_on_close;
+use crate::edge::pump_socket;
 
 /// Between an HTTP exchange and its stream: as much as one read of either side is worth keeping.
 const EXCHANGE_BYTES: usize = 64 * 1024;
@@ -96,11 +96,8 @@ reached without TLS: use socks5h:// or http:// for it.\n";
 async fn pump_upgraded<S: PumpStream>(opened: S, upgraded: Upgraded) {
     // It is the stream that was given to the server; another type would be a bug, and ends the connection.
     let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-    let (mut from_app, to_app) = parts.io.into_inner().into_split();
     // What the application sent before the answer goes first.
-    if opened.pump(Cursor::new(parts.read_buf).chain(&mut from_app), to_app).await.is_err() {
-        abort_on_close(from_app.as_ref());
-    }
+    pump_socket(opened, parts.io.into_inner(), parts.read_buf.to_vec()).await;
 }
 
 async fn answer<T: OpenStream>(
@@ -147,10 +144,13 @@ async fn exchange<T: OpenStream>(
     let request = for_origin(request)?;
 
     let (ours, theirs) = tokio::io::duplex(EXCHANGE_BYTES);
-    let (from_app, to_app) = tokio::io::split(theirs);
+    let (mut from_app, mut to_app) = tokio::io::split(theirs);
+    let broken_off = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&broken_off);
     let pump = AbortOnDrop(tokio::spawn(async move {
-        // A broken stream shows as a broken exchange: the pipe closes.
-        let _ = opened.pump(from_app, to_app).await;
+        // Told before the pipe closes: where that is the body's end, a cut one would pass for whole.
+        let ended = opened.pump(&mut from_app, &mut to_app).await;
+        told.store(ended.is_err(), Ordering::Release);
     }));
     let handshake = client::conn::http1::Builder::new().preserve_header_case(true).handshake(TokioIo::new(ours)).await;
     let (mut sender, connection) = handshake.map_err(|_| broken())?;
@@ -159,7 +159,7 @@ async fn exchange<T: OpenStream>(
         let _ = connection.await;
     }));
     let response = sender.send_request(request).await.map_err(|_| broken())?;
-    Ok(for_application(response).map(|incoming| Either::Right(ExchangeBody { incoming, _tasks: [pump, driver] })))
+    Ok(for_application(response).map(|incoming| Either::Right(ExchangeBody { incoming, broken_off, _tasks: [pump, driver] })))
 }
 
 /// The request as the origin gets it: in origin form, without what concerns this connection.
@@ -349,15 +349,23 @@ impl Drop for AbortOnDrop {
 /// A response's body with the tasks that bring it: who stops reading ends the stream.
 struct ExchangeBody {
     incoming: Incoming,
+    /// The stream did not end in order.
+    broken_off: Arc<AtomicBool>,
     _tasks: [AbortOnDrop; 2],
 }
 
 impl Body for ExchangeBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.incoming).poll_frame(context)
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match Pin::new(&mut self.incoming).poll_frame(context) {
+            Poll::Ready(None) if self.broken_off.load(Ordering::Acquire) => {
+                Poll::Ready(Some(Err(io::ErrorKind::ConnectionReset.into())))
+            }
+            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other))),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     fn is_end_stream(&self) -> bool {

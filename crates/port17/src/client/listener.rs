@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use port17_proto::limits;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use super::tunnel::{Isolation, OpenError, Target, Tunnel, TunnelStream};
 use super::{http, socks};
-use crate::edge::StreamBroken;
+pub use crate::edge::PumpStream;
 use crate::portmaster::{Connection, Entry, Portmaster, Verdict};
 
 /// What a listener needs of the mesh; [`Tunnel`] has it, and in tests something that needs no mesh.
@@ -38,33 +38,11 @@ pub trait OpenStream: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Stream, OpenError>> + Send;
 }
 
-/// An open stream that copies bytes.
-pub trait PumpStream: Send + 'static {
-    /// Copies both ways until both directions have ended. Dropping the future ends the stream.
-    ///
-    /// # Errors
-    /// When it did not end in order: the application must see a reset, not an end.
-    fn pump<R, W>(self, from_app: R, to_app: W) -> impl Future<Output = Result<(), StreamBroken>> + Send
-    where
-        R: AsyncRead + Unpin + Send,
-        W: AsyncWrite + Unpin + Send;
-}
-
 impl OpenStream for Tunnel {
     type Stream = TunnelStream;
 
     async fn open(&self, target: &Target, isolation: &Isolation, first_data: Bytes) -> Result<TunnelStream, OpenError> {
         Tunnel::open(self, target, isolation, first_data).await
-    }
-}
-
-impl PumpStream for TunnelStream {
-    async fn pump<R, W>(self, from_app: R, to_app: W) -> Result<(), StreamBroken>
-    where
-        R: AsyncRead + Unpin + Send,
-        W: AsyncWrite + Unpin + Send,
-    {
-        TunnelStream::pump(self, from_app, to_app).await
     }
 }
 

@@ -11,10 +11,10 @@ use port17_proto::limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::listener::{Entrance, OpenStream, PumpStream, Refusal, close_with};
+use super::listener::{Entrance, OpenStream, Refusal, close_with};
 use super::name;
 use super::tunnel::{Host, Isolation, OpenError, Target};
-use crate::lane::abort_on_close;
+use crate::edge::pump_socket;
 
 pub(super) const VERSION_5: u8 = 5;
 pub(super) const VERSION_4: u8 = 4;
@@ -175,10 +175,7 @@ async fn serve<T: OpenStream>(
     if stream.write_all(granted).await.is_err() {
         return;
     }
-    let (mut from_app, to_app) = stream.into_split();
-    if opened.pump(&mut from_app, to_app).await.is_err() {
-        abort_on_close(from_app.as_ref());
-    }
+    pump_socket(opened, stream, Vec::new()).await;
 }
 
 async fn negotiate5(reader: &mut Reader) -> Result<Request, Failure> {

@@ -20,11 +20,11 @@ use port17_proto::lane::credit::Granter;
 use port17_proto::lane::reader::{Command, Install, Port};
 use port17_proto::limits::{FIRST_WINDOW_CELLS, STANDING_CIRCUITS};
 use port17_proto::navigator::{self, NoRoute, RouteRequest, TargetHost};
-use port17_proto::wire::registry::{ResetCode, StreamProtocol};
+use port17_proto::wire::registry::{ResetCode, SetupStatus, StreamProtocol};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::edge::{Edge, EdgeStream, Progress, StreamBroken, run_client};
+use crate::edge::{Edge, EdgeStream, Progress, run_client};
 use crate::lane::lock;
 use crate::mesh_view::MeshView;
 use crate::plane::{Plane, unix_ms};
@@ -127,6 +127,13 @@ impl Standing {
     }
 }
 
+/// Whether a connection may still go over hops that are left out, where there is no other route.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Skipped {
+    MayBeTried,
+    Tried,
+}
+
 /// Why an attempt on one circuit failed.
 enum Attempt {
     /// The exit answered: final.
@@ -172,16 +179,17 @@ impl Tunnel {
     async fn open_somewhere(&self, target: &Target, isolation: &Isolation, first_data: Bytes) -> Result<TunnelStream, OpenError> {
         let mut again: Option<Vec<NodeId>> = None;
         let mut tried_again = false;
+        let mut skipped_hops = Skipped::MayBeTried;
         for failures in 0.. {
             if let Some(pause) = pause(failures) {
                 tokio::time::sleep(pause).await;
             }
             let standing = match again.take() {
                 Some(route) => self.build(route, Some(isolation))?,
-                None => self.circuit_for(target, isolation)?,
+                None => self.circuit_for(target, isolation, &mut skipped_hops)?,
             };
             match self.attempt(&standing, target, &first_data).await {
-                Ok(stream) => return Ok(TunnelStream(stream)),
+                Ok(stream) => return Ok(stream),
                 Err(Attempt::Answered(error)) => return Err(error),
                 Err(Attempt::Full) => standing.full.store(true, Ordering::Relaxed),
                 // What was sent with OPEN may have been acted on: it is not sent twice.
@@ -220,19 +228,21 @@ impl Tunnel {
         }
     }
 
-    /// Leaves out for a while the hop behind the one that answered, or hop 2 where none did.
+    /// Leaves out for a while the hop that failed (spec 08, 3): the one that declined, the one behind who could not reach it, or hop 2
+    /// where nobody answered. Never the guard.
     fn skip_after(&self, route: &[NodeId], progress: Progress) {
         let culprit = match progress {
-            Progress::Refused { hop, .. } => hop + 1,
+            Progress::Refused { hop, status: SetupStatus::Overload | SetupStatus::Policy } => hop,
+            Progress::Refused { hop, status: SetupStatus::Ok | SetupStatus::NextRefused | SetupStatus::NotConnected } => hop + 1,
             Progress::Building | Progress::Open | Progress::Over => 1,
         };
-        if let Some(node) = route.get(culprit) {
+        if let Some(node) = route.get(culprit).filter(|_| culprit > 0) {
             lock(&self.skipped).insert(*node, Instant::now() + self.plane.params.hop_skip);
         }
     }
 
     /// A standing circuit of this isolation, else a spare one, else a new one.
-    fn circuit_for(&self, target: &Target, isolation: &Isolation) -> Result<Arc<Standing>, OpenError> {
+    fn circuit_for(&self, target: &Target, isolation: &Isolation, skipped: &mut Skipped) -> Result<Arc<Standing>, OpenError> {
         let view = self.view.borrow().clone();
         let max_age = self.plane.params.circuit_max_age;
         {
@@ -251,11 +261,11 @@ impl Tunnel {
             }
         }
         self.spare_wanted.notify_one();
-        let route = self.draw_route(&view, target)?;
+        let route = self.draw_route(&view, target, skipped)?;
         self.build(route, Some(isolation))
     }
 
-    fn draw_route(&self, view: &MeshView, target: &Target) -> Result<Vec<NodeId>, OpenError> {
+    fn draw_route(&self, view: &MeshView, target: &Target, skipped: &mut Skipped) -> Result<Vec<NodeId>, OpenError> {
         let mut exclude = self.skips();
         let wanted = navigator::Target {
             protocol: StreamProtocol::Tcp,
@@ -279,8 +289,15 @@ impl Tunnel {
                     tracing::debug!(%why, "no route");
                     return Err(no_route(&why));
                 }
-                // A small mesh may have no way around: what was skipped is tried once more rather than failing for a minute.
-                Err(_) => exclude.clear(),
+                // spec 08, 3: a small mesh may have no way around; once for each connection, else a dead mesh would be asked for ever.
+                Err(_) if *skipped == Skipped::MayBeTried => {
+                    *skipped = Skipped::Tried;
+                    exclude.clear();
+                }
+                Err(why) => {
+                    tracing::debug!(%why, skipped = exclude.len(), "no route");
+                    return Err(OpenError::NoRoute);
+                }
             }
         }
     }
@@ -368,17 +385,18 @@ impl Tunnel {
         let target = Target { host: Host::Name(String::new()), port: 443 };
         while spares() < self.options.spares {
             let view = self.view.borrow().clone();
-            let Ok(circuit) = self.draw_route(&view, &target).and_then(|route| self.build(route, None)) else { return };
+            let route = self.draw_route(&view, &target, &mut Skipped::Tried);
+            let Ok(circuit) = route.and_then(|route| self.build(route, None)) else { return };
             let mut progress = circuit.progress.clone();
             let answered = progress.wait_for(|progress| *progress != Progress::Building);
-            let answered = tokio::time::timeout(self.plane.params.created_timeout, answered).await;
+            // What came of it, in time or not, is its state.
+            let _ = tokio::time::timeout(self.plane.params.created_timeout, answered).await;
             let state = *circuit.progress.borrow();
             if state != Progress::Open {
                 self.skip_after(&circuit.route, state);
                 circuit.edge.end(false);
-                if answered.is_err() {
-                    return;
-                }
+                // Nobody waits for a spare: the next one is tried a second later.
+                return;
             }
         }
     }
@@ -430,18 +448,4 @@ fn no_route(why: &NoRoute) -> OpenError {
 }
 
 /// An open stream.
-pub struct TunnelStream(EdgeStream);
-
-impl TunnelStream {
-    /// Copies both ways until both directions have ended; a half-close travels as one.
-    ///
-    /// # Errors
-    /// When it did not end in order: the application must see a reset, not an end.
-    pub async fn pump<R, W>(self, from_app: R, to_app: W) -> Result<(), StreamBroken>
-    where
-        R: tokio::io::AsyncRead + Unpin + Send,
-        W: tokio::io::AsyncWrite + Unpin + Send,
-    {
-        self.0.pump(from_app, to_app).await
-    }
-}
+pub type TunnelStream = EdgeStream;

@@ -94,6 +94,14 @@ fn listen_advice(error: &io::Error) -> &'static str {
 /// When it cannot start or has to end.
 pub async fn run_node(config: Config, stop: impl Future<Output = ()> + Send) -> Result<(), DaemonError> {
     let params = parameters(&config);
+    run_node_under(params, config, stop).await
+}
+
+/// [`run_node`] under parameters that are not one of the named sets: a test's own, with times as short as it needs.
+///
+/// # Errors
+/// When it cannot start or has to end.
+pub async fn run_node_under(params: Params, config: Config, stop: impl Future<Output = ()> + Send) -> Result<(), DaemonError> {
     let _lock = StateLock::acquire(&config.state)?;
     let mut entropy = system_entropy()?;
     let keystore = Keystore::create(&config.identity.dir)?;
@@ -163,6 +171,14 @@ pub async fn run_node(config: Config, stop: impl Future<Output = ()> + Send) -> 
 /// When it cannot start or has to end.
 pub async fn run_client(config: Config, stop: impl Future<Output = ()> + Send) -> Result<(), DaemonError> {
     let params = parameters(&config);
+    run_client_under(params, config, stop).await
+}
+
+/// [`run_client`] under parameters that are not one of the named sets.
+///
+/// # Errors
+/// When it cannot start or has to end.
+pub async fn run_client_under(params: Params, config: Config, stop: impl Future<Output = ()> + Send) -> Result<(), DaemonError> {
     let hops = usize::from(config.client.hops);
     let least = params.danger_min_hops.min(u32::from(config.client.danger_min_hops));
     if u32::from(config.client.hops) < least {

@@ -18,7 +18,6 @@ use port17_proto::node::io::LaneId;
 use tokio::sync::Notify;
 
 pub use tasks::{Carrier, LaneEvent, run};
-use tokio::net::TcpStream;
 
 use crate::edge::EdgeSink;
 
@@ -48,12 +47,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes the end of a connection a reset: what it carried was cut, and the application must not take it for whole.
-pub(crate) fn abort_on_close(stream: &TcpStream) {
-    // A socket that is gone already needs no reset.
-    let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
-}
-
 struct Waiting {
     queue: LaneQueue<Lane>,
     /// The writer found nothing and waits to be woken.
@@ -64,7 +57,8 @@ struct Shared {
     id: LaneId,
     waiting: Mutex<Waiting>,
     writer: Notify,
-    commands: Mutex<Vec<Command<Lane>>>,
+    /// What the reader is to be told; none once it is gone.
+    commands: Mutex<Option<Vec<Command<Lane>>>>,
     reader: Notify,
     /// Who waits for room on a circuit that begins or ends here.
     edges: Mutex<HashMap<CircuitId, Arc<Notify>>>,
@@ -88,7 +82,7 @@ impl Lane {
             id,
             waiting: Mutex::new(Waiting { queue: LaneQueue::new(end, growth_ms), asleep: false }),
             writer: Notify::new(),
-            commands: Mutex::new(Vec::new()),
+            commands: Mutex::new(Some(Vec::new())),
             reader: Notify::new(),
             edges: Mutex::new(HashMap::new()),
             closing: Notify::new(),
@@ -152,7 +146,15 @@ impl Port for Lane {
     }
 
     fn command(&self, command: Command<Self>) {
-        lock(&self.0.commands).push(command);
+        // Dropping what holds a lane takes its lock: not under ours.
+        let refused = match &mut *lock(&self.0.commands) {
+            Some(commands) => {
+                commands.push(command);
+                None
+            }
+            None => Some(command),
+        };
+        drop(refused);
         self.0.reader.notify_one();
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::time::Duration;
 
 use port17_proto::circuit::setup::SetupPacket;
 use port17_proto::ids::CircuitId;
@@ -47,6 +48,8 @@ pub trait Carrier: Send + Sync + 'static {
     fn faults(&self, faults: BTreeMap<CircuitFault, u64>);
 }
 
+/// What a writer may take to end once its lane is over.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// Reads taken in one go before other tasks get their turn.
 const READS_PER_TURN: u32 = 4;
 
@@ -54,7 +57,7 @@ const READS_PER_TURN: u32 = 4;
 pub async fn run<C: Carrier>(lane: Lane, connection: Established, pool: Arc<Pool>, clock: Clock, carrier: Arc<C>) {
     let Established { stream, sealer, opener, early, incoming, .. } = connection;
     let stream = Arc::new(stream);
-    let writer = tokio::spawn(write(lane.clone(), Arc::clone(&stream), sealer, clock));
+    let mut writer = tokio::spawn(write(lane.clone(), Arc::clone(&stream), sealer, clock));
     let mut reading = Reading::new(lane.clone(), pool, clock, opener, incoming, carrier);
     let why = tokio::select! {
         why = reading.run(&stream, early) => why,
@@ -63,9 +66,13 @@ pub async fn run<C: Carrier>(lane: Lane, connection: Established, pool: Arc<Pool
             LaneLoss::Closed
         }
     };
-    reading.reader.close();
-    // The writer sees the closed queue, says good-bye to the peer and ends.
-    let _ = writer.await;
+    reading.reader.close(|| lock(&lane.0.commands).take().unwrap_or_default(), clock.now_ms());
+    // The writer sees the closed queue, says good-bye to the peer and ends. One that waits for a peer who does not read would wait
+    // for ever, and the connection with it.
+    if tokio::time::timeout(FAREWELL, &mut writer).await.is_err() {
+        writer.abort();
+        let _ = socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
+    }
     reading.carrier.event(&lane, LaneEvent::Down(why)).await;
 }
 
@@ -158,7 +165,7 @@ impl<C: Carrier> Reading<C> {
     }
 
     fn take_commands(&mut self) {
-        let commands = std::mem::take(&mut *lock(&self.lane.0.commands));
+        let commands = lock(&self.lane.0.commands).as_mut().map(std::mem::take).unwrap_or_default();
         if commands.is_empty() {
             return;
         }
@@ -180,6 +187,8 @@ impl<C: Carrier> Reading<C> {
                 break;
             }
             match self.opener.open(&mut self.buffer[at..at + length]).map_err(|_| "a TLS record that is not authentic")? {
+                // spec 05, 1: at least one frame; who sends none keeps us busy for nothing.
+                Opened::Data(0) => return Err(NOT_WHOLE_FRAMES),
                 Opened::Data(data) => {
                     let from = at + Opener::DATA_AT;
                     let bytes = &mut self.buffer[from..from + data];
@@ -227,12 +236,14 @@ impl<C: Carrier> Reading<C> {
     }
 }
 
+const NOT_WHOLE_FRAMES: &str = "a record that does not hold whole frames";
+
 /// Takes the frames of one record; every record holds whole frames (spec 05, 1). Gives the bytes taken: fewer than all when a
 /// control message must be answered first.
 fn frames(reader: &mut Reader<Lane>, now_ms: u64, bytes: &mut [u8]) -> Result<usize, &'static str> {
     let (whole, rest) = bytes.as_chunks_mut::<FRAME_BYTES>();
     if !rest.is_empty() {
-        return Err("a record that does not hold whole frames");
+        return Err(NOT_WHOLE_FRAMES);
     }
     for (taken, frame) in whole.iter_mut().enumerate() {
         if !reader.is_admitted() && reader.has_events() {

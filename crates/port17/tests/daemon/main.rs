@@ -1,0 +1,9 @@
+//! Whole daemons over real sockets on loopback: lanes, the exit, the client.
+#![allow(clippy::unwrap_used)]
+
+mod client;
+mod exit;
+mod lanes;
+mod mesh;
+mod origin;
+mod peer;
