@@ -456,7 +456,7 @@ impl Mux {
 
     fn receive_open(&mut self, id: StreamId, protocol: StreamProtocol, target: Target, now_ms: u64) -> Result<(), Junk> {
         // spec 06, 3: ids of the client are odd and rise, so none is used twice.
-        if self.side == Side::Client || id.0 % 2 == 0 || id.0 <= self.last_id {
+        if self.side == Side::Client || id.0.is_multiple_of(2) || id.0 <= self.last_id {
             return Err(Junk::Stream);
         }
         self.last_id = id.0;
