@@ -72,7 +72,7 @@ pub enum Decision<P> {
     /// It was passed on; the next hop's answer is awaited.
     Relayed,
     /// The circuit ends here: its edge is to be made, then [`serve`] to be called.
-    Exit(Exit<P>),
+    Exit(Box<Exit<P>>),
     /// It was answered with this status, never OK, and ends.
     Declined(SetupStatus),
     /// It got DESTROY and nothing else.
@@ -104,7 +104,7 @@ pub fn process<P: Port>(hop: &impl Hop<P>, setup: Setup<P>, now: Now, entropy: &
             Ok((onward, backward)) => relay(Setup { lane, circuit, packet, granter }, keys, onward, backward),
             Err(status) => decline(&lane, circuit, keys, status),
         },
-        Ok((keys, None)) if hop.is_exit() => Decision::Exit(Exit { lane, circuit, granter, keys }),
+        Ok((keys, None)) if hop.is_exit() => Decision::Exit(Box::new(Exit { lane, circuit, granter, keys })),
         Ok((keys, None)) => decline(&lane, circuit, keys, SetupStatus::Policy),
         Err(error) => {
             refuse(&lane, circuit);

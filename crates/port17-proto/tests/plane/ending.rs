@@ -3,7 +3,6 @@
 use port17_proto::ids::CircuitId;
 use port17_proto::lane::frame::Header;
 use port17_proto::lane::reader::{CircuitFault, LinkFault};
-use port17_proto::limits::LANE_CIRCUITS;
 use port17_proto::wire::registry::{Command as Code, SetupStatus};
 
 use crate::edge::Progress;
@@ -34,7 +33,7 @@ fn assert_all_over(mut mesh: Mesh) {
 #[test]
 fn a_destroy_from_the_client_ends_the_whole_circuit() {
     for seed in 0..20 {
-        let mut mesh = in_the_middle(seed, seed * 7);
+        let mesh = in_the_middle(seed, seed * 7);
         mesh.edges[0].borrow_mut().end(seed % 2 == 0);
         assert_all_over(mesh);
     }
@@ -43,7 +42,7 @@ fn a_destroy_from_the_client_ends_the_whole_circuit() {
 #[test]
 fn a_destroy_from_the_exit_ends_the_whole_circuit() {
     for seed in 0..20 {
-        let mut mesh = in_the_middle(seed, seed * 7);
+        let mesh = in_the_middle(seed, seed * 7);
         mesh.edges[1].borrow_mut().end(seed % 2 == 0);
         assert_all_over(mesh);
     }
@@ -52,7 +51,7 @@ fn a_destroy_from_the_exit_ends_the_whole_circuit() {
 #[test]
 fn both_ends_may_destroy_at_once() {
     for seed in 0..20 {
-        let mut mesh = in_the_middle(seed, seed * 7);
+        let mesh = in_the_middle(seed, seed * 7);
         mesh.edges[0].borrow_mut().end(seed % 2 == 0);
         mesh.edges[1].borrow_mut().end(seed % 4 < 2);
         assert_all_over(mesh);

@@ -6,7 +6,7 @@ use port17_proto::circuit::origin::{Answer, Origin};
 use port17_proto::ids::CircuitId;
 use port17_proto::lane::credit::{Granter, Pool};
 use port17_proto::lane::frame::{FrameBuf, Header, HeaderError, pairs, pairs_frame};
-use port17_proto::lane::reader::{CircuitFault, LinkFault, Port};
+use port17_proto::lane::reader::{CircuitFault, LinkFault};
 use port17_proto::limits::{CREDIT_BREACH_MS, FIRST_WINDOW_CELLS, IDLE_WINDOW_CELLS, MAX_WINDOW_CELLS, STREAM_QUEUE_BYTES};
 use port17_proto::wire::registry::{BODY_BYTES, Command as Code, FRAME_BYTES, HEADER_BYTES};
 use proptest::prelude::*;

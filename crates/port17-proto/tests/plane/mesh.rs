@@ -463,7 +463,8 @@ impl Mesh {
             Decision::Relayed => {}
             Decision::Declined(status) => self.declined.push((member, status)),
             Decision::Refused(error) => self.refused.push((member, error)),
-            Decision::Exit(Exit { lane, circuit, granter, keys }) => {
+            Decision::Exit(exit) => {
+                let Exit { lane, circuit, granter, keys } = *exit;
                 let edge = Edge::new(lane.clone(), circuit, Mux::new(Side::Exit, granter, GROWTH_MS), Sealing::Nothing);
                 let layer = hop::serve(&lane, circuit, keys, EdgeSink(Rc::clone(&edge)));
                 edge.borrow_mut().sealing = Sealing::Exit(layer);

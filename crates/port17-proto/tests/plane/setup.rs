@@ -30,8 +30,7 @@ fn header(circuit: u32, command: Code) -> Header {
 fn progress(mesh: &mut Mesh, route: &[usize]) -> Progress {
     let client = mesh.circuit(0, route);
     mesh.run();
-    let progress = client.borrow().progress;
-    progress
+    client.borrow().progress
 }
 
 fn refused(hop: usize, status: SetupStatus) -> Progress {
