@@ -64,10 +64,8 @@ pub const FIRST_WINDOW_CELLS: u64 = 16;
 pub const MAX_WINDOW_CELLS: u64 = 512;
 /// What an idle circuit keeps.
 pub const IDLE_WINDOW_CELLS: u64 = 4;
-/// Breaches of credit by one link in ten minutes that close it.
+/// Breaches of credit by one lane, within the network's breach window, that close it.
 pub const CREDIT_BREACHES: usize = 3;
-/// How long a breach of credit is remembered.
-pub const CREDIT_BREACH_MS: u64 = 600_000;
 /// Streams of one circuit.
 pub const CIRCUIT_STREAMS: usize = 256;
 /// Dials of one circuit that are under way at an exit.
@@ -97,12 +95,8 @@ pub const STREAM_QUEUE_BYTES: u64 = 256 * 1024;
 pub const STREAM_QUANTUM_BYTES: usize = 16 * 1024;
 /// OPEN or OPENED: the longest host name and its header fit.
 pub const SMALL_MESSAGE_BYTES: usize = 5 + HOST_NAME_BYTES;
-/// How long a closed stream's late messages are ignored; afterwards they are junk.
-pub const CLOSED_STREAM_MS: u64 = 30_000;
-/// OPENs of one circuit in a second.
-pub const OPENS_PER_SECOND: u64 = 4_000;
-/// OPENs of one circuit at once.
-pub const OPENS_BURST: u64 = 1_000;
+/// A stream's window doubles when half of it was consumed within this time: longer than a circuit's round trip, which nobody measures.
+pub const STREAM_GROWTH_MS: u64 = 500;
 /// A host name in OPEN (DNS).
 pub const HOST_NAME_BYTES: usize = 255;
 

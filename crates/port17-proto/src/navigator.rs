@@ -6,43 +6,14 @@
 //! that remain uniform. On maps where nearly all walks do, a bounded search goes through them one by one instead.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use crate::bottle::{NodePrefix, VerifiedBottle};
+use crate::circuit::message::Target;
 use crate::crypto::Entropy;
 use crate::ids::NodeId;
 use crate::limits::{ROUTE_STEPS, ROUTE_TRIES};
 use crate::policy::ExitPolicy;
 use crate::wire::registry::{MAX_HOPS, StreamProtocol};
-
-/// What a stream is to be opened to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// TCP or UDP.
-    pub protocol: StreamProtocol,
-    /// A name, which the exit resolves, or an address.
-    pub host: TargetHost,
-    /// The port.
-    pub port: u16,
-}
-
-/// The host of a [`Target`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TargetHost {
-    /// A name.
-    Name(String),
-    /// An address.
-    Ip(IpAddr),
-}
-
-impl Target {
-    fn ip(&self) -> Option<IpAddr> {
-        match self.host {
-            TargetHost::Ip(ip) => Some(ip),
-            TargetHost::Name(_) => None,
-        }
-    }
-}
 
 /// What a route is to be like.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +22,8 @@ pub struct RouteRequest<'a> {
     pub guard: Option<NodeId>,
     /// How many nodes, 1 to 6.
     pub hops: usize,
+    /// TCP or UDP.
+    pub protocol: StreamProtocol,
     /// Where to.
     pub target: &'a Target,
     /// Nodes that it must not touch.
@@ -187,10 +160,10 @@ impl MapNode {
         !self.is_draining && now_ms < self.usable_until_ms
     }
 
-    fn may_serve(&self, target: &Target) -> bool {
+    fn may_serve(&self, protocol: StreamProtocol, target: &Target) -> bool {
         // A hidden node is a middle only (spec 04, 2).
         let policy = self.exit_policy.as_ref().filter(|_| !self.is_hidden);
-        policy.is_some_and(|policy| policy.may_allow(target.protocol, target.ip(), target.port))
+        policy.is_some_and(|policy| policy.may_allow(protocol, target.host.ip(), target.port))
     }
 }
 
@@ -226,7 +199,7 @@ pub fn route(map: &Map, request: &RouteRequest<'_>, entropy: &mut Entropy) -> Re
         return Err(NoRoute::GuardUnusable(guard));
     };
     if !field.exits.contains(&true) {
-        return Err(NoRoute::NoExit { protocol: request.target.protocol, port: request.target.port });
+        return Err(NoRoute::NoExit { protocol: request.protocol, port: request.target.port });
     }
     if field.ids.len() < hops {
         return Err(NoRoute::TooFewNodes { hops, usable: field.ids.len() });
@@ -257,7 +230,7 @@ impl Field {
         let mut field = Self { ids: usable.iter().map(|(id, _)| **id).collect(), neighbours: Vec::new(), exits: Vec::new() };
         for (_, node) in usable {
             field.neighbours.push(node.neighbours.iter().filter_map(|id| field.index_of(id)).collect());
-            field.exits.push(node.may_serve(request.target));
+            field.exits.push(node.may_serve(request.protocol, request.target));
         }
         field
     }

@@ -12,7 +12,7 @@ use port17_proto::circuit::message::{Area, Junk};
 use port17_proto::circuit::setup::{HopKeys, SetupPacket};
 use port17_proto::crypto::{Entropy, KemBackend};
 use port17_proto::ids::CircuitId;
-use port17_proto::lane::credit::{CreditError, Granter, Permitted, Pool};
+use port17_proto::lane::credit::{CreditError, Granter, Pace, Permitted, Pool};
 use port17_proto::lane::frame::{FrameBuf, Header, pairs_frame};
 use port17_proto::lane::queue::{LaneEnd, LaneQueue, Upstream};
 use port17_proto::lane::reader::{Admission, CircuitFault, Command, Event, Install, LinkFault, Port, Reader, Sink};
@@ -96,7 +96,8 @@ fn pool() -> Arc<Pool> {
 
 fn reader(lane: &Lane, pool: &Arc<Pool>) -> Reader<Lane> {
     let mut reader = Reader::new(lane.clone(), Arc::clone(pool));
-    let admission = Admission { circuits: LANE_CIRCUITS, setups_per_second: 1_000_000, setups_burst: 1_000_000 };
+    let admission =
+        Admission { circuits: LANE_CIRCUITS, setups_per_second: 1_000_000, setups_burst: 1_000_000, breach_window_ms: 600_000 };
     reader.command(Command::Admit(admission), 0);
     reader
 }
@@ -125,7 +126,7 @@ fn frame(circuit: u32, command: Code) -> FrameBuf {
 fn origin(lane: &Lane) -> (CircuitId, Rc<Told>) {
     let circuit = lane.queue(|queue| queue.open(None)).unwrap();
     let told = Rc::new(Told::default());
-    let granter = Granter::new(pool().reserve(FIRST_WINDOW_CELLS).unwrap(), 0);
+    let granter = Granter::new(pool().reserve(FIRST_WINDOW_CELLS).unwrap(), Pace::new(10), 0);
     lane.command(Command::Install(circuit, Install::Origin { sink: Edge(Rc::clone(&told)), permitted: granter.permitted() }));
     (circuit, told)
 }
@@ -134,7 +135,7 @@ fn origin(lane: &Lane) -> (CircuitId, Rc<Told>) {
 fn relay(from: &Lane, to: &Lane, packet: SetupPacket, granter: Granter, pool: &Arc<Pool>, relay: &mut route::Node) -> CircuitId {
     let admitted = relay.take(packet, route::NOW).unwrap();
     let HopKeys { forward, backward, created } = admitted.answer(&mut Entropy::from_number(9)).unwrap();
-    let back = Granter::new(pool.reserve(FIRST_WINDOW_CELLS).unwrap(), 0);
+    let back = Granter::new(pool.reserve(FIRST_WINDOW_CELLS).unwrap(), Pace::new(10), 0);
     let permitted = back.permitted();
     let upstream = Upstream { lane: from.clone(), circuit: CircuitId(1), granter };
     let there = to.queue(|queue| queue.open(Some(upstream))).unwrap();
@@ -301,4 +302,10 @@ fn the_third_breach_of_credit_closes_the_link() {
         fed
     };
     assert_eq!([(); 3].map(|()| breach(&mut reader)), [Ok(()), Ok(()), Err(LinkFault::Credit)]);
+}
+
+#[test]
+fn a_control_frame_without_bytes_closes_the_link() {
+    let (lane, pool) = (Lane::new(LaneEnd::Dialler), pool());
+    assert_eq!(feed(&mut reader(&lane, &pool), &frame(0, Code::Control)), Err(LinkFault::Control));
 }

@@ -6,9 +6,10 @@ mod sample_bottle;
 use std::collections::{BTreeMap, BTreeSet};
 
 use port17_proto::bottle::{Address, BottleContent, CircuitKey, Flags, NodePrefix, VerifiedBottle};
+use port17_proto::circuit::message::{Host, Target};
 use port17_proto::crypto::Entropy;
 use port17_proto::ids::NodeId;
-use port17_proto::navigator::{Map, NoRoute, RouteRequest, Target, TargetHost, route};
+use port17_proto::navigator::{Map, NoRoute, RouteRequest, route};
 use port17_proto::policy::ExitPolicy;
 use port17_proto::wire::registry::{LaneType, StreamProtocol};
 use sample_bottle::{NOW_MS, links_to, minimal, verified};
@@ -46,7 +47,7 @@ fn full_mesh(nodes: u8) -> Vec<(u8, u8)> {
 }
 
 fn web() -> Target {
-    Target { protocol: StreamProtocol::Tcp, host: TargetHost::Name("example.org".into()), port: 80 }
+    Target { host: Host::Name("example.org".into()), port: 80 }
 }
 
 fn draw(map: &Map, hops: usize, seed: u64) -> Result<Vec<NodeId>, NoRoute> {
@@ -54,14 +55,22 @@ fn draw(map: &Map, hops: usize, seed: u64) -> Result<Vec<NodeId>, NoRoute> {
 }
 
 fn draw_without(map: &Map, hops: usize, seed: u64, exclude: &BTreeSet<NodeId>) -> Result<Vec<NodeId>, NoRoute> {
-    let request = RouteRequest { guard: Some(node(0)), hops, target: &web(), exclude, now_ms: NOW_MS };
+    let request =
+        RouteRequest { guard: Some(node(0)), hops, protocol: StreamProtocol::Tcp, target: &web(), exclude, now_ms: NOW_MS };
     route(map, &request, &mut Entropy::from_number(seed))
 }
 
 /// How often each route is drawn.
 fn tally(map: &Map, hops: usize, draws: u64) -> BTreeMap<Vec<NodeId>, u64> {
     let (target, exclude, mut entropy) = (web(), BTreeSet::new(), Entropy::from_number(7));
-    let request = RouteRequest { guard: Some(node(0)), hops, target: &target, exclude: &exclude, now_ms: NOW_MS };
+    let request = RouteRequest {
+        guard: Some(node(0)),
+        hops,
+        protocol: StreamProtocol::Tcp,
+        target: &target,
+        exclude: &exclude,
+        now_ms: NOW_MS,
+    };
     let mut counts = BTreeMap::new();
     for _ in 0..draws {
         *counts.entry(route(map, &request, &mut entropy).unwrap()).or_default() += 1;
@@ -178,18 +187,25 @@ fn an_exit_is_one_whose_policy_may_allow_the_target() {
     contents[3].exit_policy = Some(ExitPolicy::parse(&["accept tcp 9.0.0.0/8:*"]).unwrap());
     let map = map(&contents);
     let exclude = BTreeSet::new();
-    let draw_to = |host: TargetHost, port, seed| {
-        let target = Target { protocol: StreamProtocol::Tcp, host, port };
-        let request = RouteRequest { guard: Some(node(0)), hops: 3, target: &target, exclude: &exclude, now_ms: NOW_MS };
+    let draw_to = |host: Host, port, seed| {
+        let target = Target { host, port };
+        let request = RouteRequest {
+            guard: Some(node(0)),
+            hops: 3,
+            protocol: StreamProtocol::Tcp,
+            target: &target,
+            exclude: &exclude,
+            now_ms: NOW_MS,
+        };
         route(&map, &request, &mut Entropy::from_number(seed))
     };
     for seed in 0..20 {
-        let to_address = draw_to(TargetHost::Ip("8.8.8.8".parse().unwrap()), 80, seed).unwrap();
+        let to_address = draw_to(Host::Ip("8.8.8.8".parse().unwrap()), 80, seed).unwrap();
         assert_eq!(to_address[2], node(2));
-        let to_port = draw_to(TargetHost::Name("example.org".into()), 22, seed).unwrap();
+        let to_port = draw_to(Host::Name("example.org".into()), 22, seed).unwrap();
         assert_eq!(to_port[2], node(3));
     }
-    let nowhere = draw_to(TargetHost::Ip("8.8.8.8".parse().unwrap()), 22, 1).unwrap_err();
+    let nowhere = draw_to(Host::Ip("8.8.8.8".parse().unwrap()), 22, 1).unwrap_err();
     assert_eq!(nowhere.to_string(), "no exit that can be used allows TCP port 22");
 }
 
@@ -233,7 +249,14 @@ fn guards_are_drawn_from_all_that_can_be_used() {
 fn no_route_says_why() {
     let map = map(&contents(3, &full_mesh(3), &[2]));
     let (target, exclude) = (web(), BTreeSet::new());
-    let request = RouteRequest { guard: Some(node(0)), hops: 3, target: &target, exclude: &exclude, now_ms: NOW_MS };
+    let request = RouteRequest {
+        guard: Some(node(0)),
+        hops: 3,
+        protocol: StreamProtocol::Tcp,
+        target: &target,
+        exclude: &exclude,
+        now_ms: NOW_MS,
+    };
     let mut entropy = Entropy::from_number(1);
     let mut why = |request: RouteRequest<'_>| route(&map, &request, &mut entropy).unwrap_err();
     assert_eq!(why(RouteRequest { guard: None, ..request }), NoRoute::NoGuard);

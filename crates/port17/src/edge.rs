@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use port17_proto::circuit::message::{Area, Junk, Target};
-use port17_proto::circuit::mux::{Batch, Exhausted, Mux, MuxEvent, Received, Side, StreamState};
+use port17_proto::circuit::mux::{Batch, Exhausted, Mux, MuxEvent, Received, Side, StreamRules, StreamState};
 use port17_proto::circuit::onion::{ANSWER_AREA, BackwardLayer, client_area};
 use port17_proto::circuit::origin::{Answer, Origin, OriginForward};
 use port17_proto::crypto::CryptoError;
@@ -78,7 +78,7 @@ impl Edge {
         circuit: CircuitId,
         clock: Clock,
         granter: Granter,
-        growth_ms: u64,
+        rules: StreamRules,
         opener: Option<Arc<dyn Opener>>,
     ) -> Arc<Self> {
         let side = if opener.is_some() { Side::Exit } else { Side::Client };
@@ -88,7 +88,7 @@ impl Edge {
             lane,
             circuit,
             clock,
-            mux: Mutex::new(Mux::new(side, granter, growth_ms)),
+            mux: Mutex::new(Mux::new(side, granter, rules)),
             bells: Mutex::new(HashMap::new()),
             work,
             created: Mutex::new(None),
@@ -589,9 +589,10 @@ mod tests {
     use std::time::Duration;
 
     use port17_proto::circuit::message::Host;
-    use port17_proto::lane::credit::Pool;
+    use port17_proto::lane::credit::{Pace, Pool};
     use port17_proto::lane::queue::LaneEnd;
     use port17_proto::node::io::LaneId;
+    use port17_proto::params::Params;
     use port17_proto::wire::registry::MESSAGE_BYTES;
     use tokio::time::timeout;
 
@@ -609,15 +610,16 @@ mod tests {
     }
 
     fn granter() -> Granter {
-        Granter::new(Pool::new(64 << 20).reserve(FIRST_WINDOW_CELLS).unwrap(), 0)
+        Granter::new(Pool::new(64 << 20).reserve(FIRST_WINDOW_CELLS).unwrap(), Pace::new(10), 0)
     }
 
     impl World {
         fn new() -> Self {
             let lane = Lane::new(LaneId(1), LaneEnd::Dialler, 10);
             let circuit = lane.queue(|queue| queue.open(None)).unwrap();
-            let edge = Edge::new(lane, circuit, Clock::start(), granter(), 10, None);
-            Self { edge, exit: Mux::new(Side::Exit, granter(), 10), forward: Batch::default(), backward: Batch::default() }
+            let rules = StreamRules::from(&Params::DEFAULT);
+            let edge = Edge::new(lane, circuit, Clock::start(), granter(), rules, None);
+            Self { edge, exit: Mux::new(Side::Exit, granter(), rules), forward: Batch::default(), backward: Batch::default() }
         }
 
         fn carry(&mut self) {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, RwLock};
 
 use port17_proto::circuit::hop::{self, Decision, Exit, Hop, Now, Onward, Setup};
 use port17_proto::circuit::keyring::{CircuitKey, CircuitKeyring, KeyId};
+use port17_proto::circuit::mux::StreamRules;
 use port17_proto::circuit::setup::{SetupError, SetupPacket};
 use port17_proto::crypto::Entropy;
 use port17_proto::ids::{CircuitId, NodeId};
@@ -79,6 +80,11 @@ impl Plane {
     /// How quickly half a window must drain to grow: the floor of every lane.
     pub fn growth_ms(&self) -> u64 {
         u64::try_from(self.params.window_growth_floor.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// What the network says about streams.
+    pub fn stream_rules(&self) -> StreamRules {
+        StreamRules::from(&self.params)
     }
 
     /// The wall clock in Unix seconds.
@@ -358,7 +364,8 @@ impl Worker {
 
     fn exit(&self, exit: Exit<Lane>) {
         let Exit { lane, circuit, granter, keys } = exit;
-        let edge = Edge::new(lane.clone(), circuit, self.plane.clock, granter, self.plane.growth_ms(), self.plane.exit.clone());
+        let edge =
+            Edge::new(lane.clone(), circuit, self.plane.clock, granter, self.plane.stream_rules(), self.plane.exit.clone());
         let backward = hop::serve(&lane, circuit, keys, edge.sink());
         self.plane.watch(&edge);
         self.runtime.spawn(run_exit(edge, backward));

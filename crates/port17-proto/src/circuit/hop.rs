@@ -153,7 +153,8 @@ fn onward<P: Port>(hop: &impl Hop<P>, from: &P, next: NodeId, now_ms: u64) -> Re
     let Onward { lane, circuits } = elsewhere.then(|| hop.onward(next)).flatten().ok_or(SetupStatus::NotConnected)?;
     let room = lane.queue(|queue| queue.circuits()) < circuits;
     let reservation = room.then(|| hop.pool().reserve(FIRST_WINDOW_CELLS)).flatten().ok_or(SetupStatus::Overload)?;
-    Ok((lane, Granter::new(reservation, now_ms)))
+    let pace = lane.queue(|queue| queue.pace());
+    Ok((lane, Granter::new(reservation, pace, now_ms)))
 }
 
 /// Step 11: the rest of the packet goes on, and both readers get their half of the hop.

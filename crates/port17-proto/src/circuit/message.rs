@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::ids::StreamId;
 use crate::limits::{HOST_NAME_BYTES, SMALL_MESSAGE_BYTES};
-use crate::wire::registry::{CellType, MESSAGE_BYTES, MESSAGE_HEADER_BYTES, ResetCode, StreamProtocol};
+use crate::wire::registry::{CellType, HostKind, MESSAGE_BYTES, MESSAGE_HEADER_BYTES, ResetCode, StreamProtocol};
 
 /// The message area of one cell.
 pub type Area = [u8; MESSAGE_BYTES];
@@ -19,6 +19,16 @@ pub enum Host {
     Name(String),
     /// An address.
     Ip(IpAddr),
+}
+
+impl Host {
+    /// The address, if it is one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(ip) => Some(*ip),
+            Self::Name(_) => None,
+        }
+    }
 }
 
 /// A destination.
@@ -189,17 +199,16 @@ fn decode(kind: CellType, data: &[u8]) -> Result<Message, Junk> {
     }
 }
 
-const HOST_NAME: u8 = 1;
-const HOST_V4: u8 = 4;
-const HOST_V6: u8 = 6;
-
 fn decode_open(data: &[u8]) -> Result<Message, Junk> {
     let (&[protocol, flags, p1, p0, kind], host) = data.split_first_chunk::<5>().ok_or(Junk::Length)?;
     let protocol = StreamProtocol::from_code(protocol).ok_or(Junk::Contents)?;
     if flags != 0 {
         return Err(Junk::Contents);
     }
-    let host = if kind == HOST_NAME { Host::Name(decode_name(host)?) } else { Host::Ip(decode_ip(kind, host)?) };
+    let host = match HostKind::from_code(kind) {
+        Some(HostKind::Name) => Host::Name(decode_name(host)?),
+        Some(HostKind::V4 | HostKind::V6) | None => Host::Ip(decode_ip(kind, host)?),
+    };
     Ok(Message::Open { protocol, target: Target { host, port: u16::from_be_bytes([p1, p0]) } })
 }
 
@@ -215,10 +224,10 @@ fn decode_name(bytes: &[u8]) -> Result<String, Junk> {
 }
 
 fn decode_ip(family: u8, bytes: &[u8]) -> Result<IpAddr, Junk> {
-    match family {
-        HOST_V4 => Ok(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).map_err(|_| Junk::Length)?).into()),
-        HOST_V6 => Ok(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).map_err(|_| Junk::Length)?).into()),
-        _ => Err(Junk::Contents),
+    match HostKind::from_code(family) {
+        Some(HostKind::V4) => Ok(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).map_err(|_| Junk::Length)?).into()),
+        Some(HostKind::V6) => Ok(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).map_err(|_| Junk::Length)?).into()),
+        Some(HostKind::Name) | None => Err(Junk::Contents),
     }
 }
 
@@ -230,7 +239,7 @@ pub fn encode(stream: StreamId, message: &Message) -> Vec<u8> {
             let mut data = vec![protocol.code(), 0, p1, p0];
             match &target.host {
                 Host::Name(name) => {
-                    data.push(HOST_NAME);
+                    data.push(HostKind::Name.code());
                     data.extend(name.bytes().take(HOST_NAME_BYTES));
                 }
                 Host::Ip(ip) => push_ip(&mut data, *ip),
@@ -261,11 +270,11 @@ pub fn header(kind: CellType, stream: StreamId, length: u16) -> [u8; MESSAGE_HEA
 fn push_ip(data: &mut Vec<u8>, ip: IpAddr) {
     match ip {
         IpAddr::V4(ip) => {
-            data.push(HOST_V4);
+            data.push(HostKind::V4.code());
             data.extend(ip.octets());
         }
         IpAddr::V6(ip) => {
-            data.push(HOST_V6);
+            data.push(HostKind::V6.code());
             data.extend(ip.octets());
         }
     }

@@ -11,9 +11,10 @@ use super::message::{Area, CellReader, Junk, Message, Piece, Target, encode, hea
 use crate::ids::StreamId;
 use crate::lane::credit::{CreditError, Granter};
 use crate::limits::{
-    CIRCUIT_DIALS, CIRCUIT_STREAMS, CIRCUIT_WINDOW_BYTES, CLOSED_STREAM_MS, OPENS_BURST, OPENS_PER_SECOND,
-    STREAM_FIRST_WINDOW_BYTES, STREAM_MAX_WINDOW_BYTES, STREAM_QUANTUM_BYTES, STREAM_QUEUE_BYTES,
+    CIRCUIT_DIALS, CIRCUIT_STREAMS, CIRCUIT_WINDOW_BYTES, STREAM_FIRST_WINDOW_BYTES, STREAM_GROWTH_MS, STREAM_MAX_WINDOW_BYTES,
+    STREAM_QUANTUM_BYTES, STREAM_QUEUE_BYTES,
 };
+use crate::params::Params;
 use crate::wire::registry::{CellType, MESSAGE_BYTES, MESSAGE_HEADER_BYTES, ResetCode, StreamProtocol};
 
 /// Which edge this is.
@@ -23,6 +24,27 @@ pub enum Side {
     Client,
     /// Answers them.
     Exit,
+}
+
+/// What the network says about the streams of a circuit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamRules {
+    /// OPENs in a second.
+    pub opens_per_second: u64,
+    /// OPENs at once.
+    pub opens_burst: u64,
+    /// Late messages for a closed stream are ignored this long; afterwards they are junk.
+    pub closed_ms: u64,
+}
+
+impl From<&Params> for StreamRules {
+    fn from(params: &Params) -> Self {
+        Self {
+            opens_per_second: params.opens.per_second.into(),
+            opens_burst: params.opens.burst.into(),
+            closed_ms: u64::try_from(params.closed_stream_grace.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
 }
 
 /// Something the shell must act on; drained after each call.
@@ -141,22 +163,22 @@ pub struct Mux {
     windows: u64,
     granter: Granter,
     withheld_cells: u64,
-    growth_ms: u64,
+    rules: StreamRules,
     events: Vec<MuxEvent>,
     /// The circuit is over: nothing is opened or taken any more.
     over: bool,
 }
 
 impl Mux {
-    /// A circuit without streams. `granter` permits the cells that arrive here; `growth_ms`: see [`Granter::drained`].
-    pub fn new(side: Side, granter: Granter, growth_ms: u64) -> Self {
+    /// A circuit without streams. `granter` permits the cells that arrive here.
+    pub fn new(side: Side, granter: Granter, rules: StreamRules) -> Self {
         Self {
             side,
             streams: BTreeMap::new(),
             closed: BTreeMap::new(),
             last_id: 0,
             dialling: 0,
-            opens: OPENS_BURST,
+            opens: rules.opens_burst,
             opens_at_ms: 0,
             round: VecDeque::new(),
             messages: VecDeque::new(),
@@ -166,7 +188,7 @@ impl Mux {
             windows: 0,
             granter,
             withheld_cells: 0,
-            growth_ms,
+            rules,
             events: Vec::new(),
             over: false,
         }
@@ -267,7 +289,7 @@ impl Mux {
         stream.consumed += bytes;
         self.undelivered = self.undelivered.saturating_sub(bytes);
         if !stream.fin_received && stream.granted - stream.consumed <= stream.window / 2 {
-            let brisk = now_ms.saturating_sub(stream.granted_at_ms) <= self.growth_ms;
+            let brisk = now_ms.saturating_sub(stream.granted_at_ms) <= STREAM_GROWTH_MS;
             let wider = (stream.window * 2).min(STREAM_MAX_WINDOW_BYTES);
             if brisk && self.windows + (wider - stream.window) <= CIRCUIT_WINDOW_BYTES {
                 self.windows += wider - stream.window;
@@ -419,7 +441,7 @@ impl Mux {
             return;
         }
         let cells = std::mem::take(&mut self.withheld_cells);
-        if let Some(permitted) = self.granter.drained(cells, now_ms, self.growth_ms) {
+        if let Some(permitted) = self.granter.drained(cells, now_ms) {
             self.events.push(MuxEvent::Credit(permitted));
         }
     }
@@ -493,9 +515,9 @@ impl Mux {
     }
 
     fn refill_opens(&mut self, now_ms: u64) {
-        let earned = now_ms.saturating_sub(self.opens_at_ms).saturating_mul(OPENS_PER_SECOND) / 1000;
+        let earned = now_ms.saturating_sub(self.opens_at_ms).saturating_mul(self.rules.opens_per_second) / 1000;
         if earned > 0 {
-            self.opens = (self.opens + earned).min(OPENS_BURST);
+            self.opens = self.opens.saturating_add(earned).min(self.rules.opens_burst);
             self.opens_at_ms = now_ms;
         }
     }
@@ -515,7 +537,8 @@ impl Mux {
 
     /// Forgets streams that closed long enough ago.
     pub fn sweep(&mut self, now_ms: u64) {
-        self.closed.retain(|_, closed| now_ms.saturating_sub(closed.at_ms) < CLOSED_STREAM_MS);
+        let closed_ms = self.rules.closed_ms;
+        self.closed.retain(|_, closed| now_ms.saturating_sub(closed.at_ms) < closed_ms);
     }
 
     /// The circuit is over: so are all its streams.
@@ -634,12 +657,12 @@ impl Batch {
 mod tests {
     use super::*;
     use crate::circuit::message::Host;
-    use crate::lane::credit::Pool;
+    use crate::lane::credit::{Pace, Pool};
     use crate::limits::FIRST_WINDOW_CELLS;
 
     fn mux(side: Side) -> Mux {
-        let granter = Granter::new(Pool::new(64 << 20).reserve(FIRST_WINDOW_CELLS).unwrap(), 0);
-        Mux::new(side, granter, 10)
+        let granter = Granter::new(Pool::new(64 << 20).reserve(FIRST_WINDOW_CELLS).unwrap(), Pace::new(10), 0);
+        Mux::new(side, granter, StreamRules::from(&Params::DEFAULT))
     }
 
     fn target() -> Target {
@@ -848,7 +871,7 @@ mod tests {
         let mut batch = Batch::default();
         client.push_data(id, b"late".to_vec());
         carry(&mut client, &mut exit, &mut batch).unwrap();
-        exit.sweep(CLOSED_STREAM_MS);
+        exit.sweep(30_000);
         client.push_data(id, b"too late".to_vec());
         assert_eq!(carry(&mut client, &mut exit, &mut batch), Err(Junk::Stream));
     }

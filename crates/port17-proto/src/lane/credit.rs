@@ -81,12 +81,34 @@ impl Permitted {
     }
 }
 
+/// How quickly half a window must drain to make it double, in milliseconds: the round trip of the lane that the cells come on, with a
+/// floor. All circuits of a lane share its one.
+#[derive(Debug, Clone)]
+pub struct Pace(Arc<AtomicU64>);
+
+impl Pace {
+    /// A lane's pace, until its round trip is known.
+    pub fn new(ms: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(ms)))
+    }
+
+    /// The round trip has been measured.
+    pub fn set(&self, ms: u64) {
+        self.0.store(ms, Ordering::Relaxed);
+    }
+
+    fn ms(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The receiving side of one circuit on one lane: says how far the sender may go.
 ///
 /// It is owned by who drains the cells: the next lane's queue at a relay, the lane's reader at an edge.
 pub struct Granter {
     permitted: Permitted,
     reservation: Reservation,
+    pace: Pace,
     window: u64,
     drained: u64,
     granted_at_ms: u64,
@@ -95,11 +117,12 @@ pub struct Granter {
 }
 
 impl Granter {
-    /// The first window, reserved already.
-    pub fn new(reservation: Reservation, now_ms: u64) -> Self {
+    /// The first window, reserved already. `pace` is that of the lane that the cells come on.
+    pub fn new(reservation: Reservation, pace: Pace, now_ms: u64) -> Self {
         Self {
             permitted: Permitted(Arc::new(AtomicU64::new(FIRST_WINDOW_CELLS))),
             reservation,
+            pace,
             window: FIRST_WINDOW_CELLS,
             drained: 0,
             granted_at_ms: now_ms,
@@ -115,15 +138,15 @@ impl Granter {
 
     /// Tells that `cells` have left this node's memory. Gives the new permission to send as CREDIT, at half a window.
     ///
-    /// The window doubles when half of it drained within `growth_ms` (the lane's round trip, with a floor): then the window, not
+    /// The window doubles when half of it drained within the lane's [`Pace`]: then the window, not
     /// the sender, was what limited the rate. It grows beyond the first window only while the pool is at most half full.
-    pub fn drained(&mut self, cells: u64, now_ms: u64, growth_ms: u64) -> Option<u64> {
+    pub fn drained(&mut self, cells: u64, now_ms: u64) -> Option<u64> {
         self.drained += cells;
         self.drained_at_ms = now_ms;
         if self.reclaiming || self.permitted.cells().saturating_sub(self.drained) > self.window / 2 {
             return None;
         }
-        let brisk = now_ms.saturating_sub(self.granted_at_ms) <= growth_ms;
+        let brisk = now_ms.saturating_sub(self.granted_at_ms) <= self.pace.ms();
         if brisk || self.window < FIRST_WINDOW_CELLS {
             self.widen((self.window * 2).clamp(FIRST_WINDOW_CELLS, MAX_WINDOW_CELLS));
         }
@@ -187,7 +210,7 @@ mod tests {
     const CELLS: u64 = 1000;
 
     fn granter(pool: &Arc<Pool>) -> Granter {
-        Granter::new(pool.reserve(FIRST_WINDOW_CELLS).unwrap(), 0)
+        Granter::new(pool.reserve(FIRST_WINDOW_CELLS).unwrap(), Pace::new(10), 0)
     }
 
     fn pool() -> Arc<Pool> {
@@ -207,17 +230,17 @@ mod tests {
     fn credit_comes_at_half_a_window_and_doubles_when_brisk() {
         let pool = pool();
         let mut granter = granter(&pool);
-        assert_eq!(granter.drained(7, 1, 10), None);
-        assert_eq!(granter.drained(1, 2, 10), Some(8 + 32));
+        assert_eq!(granter.drained(7, 1), None);
+        assert_eq!(granter.drained(1, 2), Some(8 + 32));
         assert_eq!(pool.reserved_cells(), 32);
-        assert_eq!(granter.drained(16, 100, 10), Some(24 + 32), "slow: the window stays");
+        assert_eq!(granter.drained(16, 100), Some(24 + 32), "slow: the window stays");
     }
 
     #[test]
     fn windows_stop_at_their_maximum_and_at_half_the_pool() {
         let pool = pool();
         let (mut a, mut now) = (granter(&pool), 0);
-        while let Some(to) = a.drained(a.window / 2 + 1, now, 10) {
+        while let Some(to) = a.drained(a.window / 2 + 1, now) {
             now += 1;
             if now > 20 {
                 break;
@@ -231,24 +254,24 @@ mod tests {
     fn reclaim_frees_memory_only_after_limit() {
         let pool = pool();
         let mut granter = granter(&pool);
-        granter.drained(8, 1, 10);
+        granter.drained(8, 1);
         assert_eq!(granter.reclaim(100, 5000), None, "not idle yet");
         assert_eq!(granter.reclaim(6000, 5000), Some(12));
         assert_eq!(pool.reserved_cells(), 32, "still promised");
-        assert_eq!(granter.drained(1, 6001, 10), None, "no CREDIT while asking");
+        assert_eq!(granter.drained(1, 6001), None, "no CREDIT while asking");
         assert_eq!(granter.limited(13, 6002), Ok(None));
         assert_eq!(pool.reserved_cells(), 4);
         assert_eq!(granter.permitted().cells(), 13);
         assert_eq!(granter.limited(13, 6003), Err(CreditError), "not asked");
         // 13 permitted, 9 drained: two more, and credit comes again, with the first window.
-        assert_eq!(granter.drained(2, 7000, 10), Some(11 + 16));
+        assert_eq!(granter.drained(2, 7000), Some(11 + 16));
     }
 
     #[test]
     fn a_limit_at_what_was_sent_gives_new_credit_at_once() {
         let pool = pool();
         let mut granter = granter(&pool);
-        granter.drained(8, 1, 10);
+        granter.drained(8, 1);
         granter.reclaim(6000, 5000);
         assert_eq!(granter.limited(8, 6001), Ok(Some(12)), "else the circuit would stand still");
         assert_eq!(granter.limited(41, 6001), Err(CreditError));

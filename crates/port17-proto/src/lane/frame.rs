@@ -1,7 +1,7 @@
 //! Frames: 2048 bytes, a header of 8 and a body of 2040 (spec 05, 2).
 
 use crate::ids::CircuitId;
-use crate::wire::registry::{BODY_BYTES, Command, FRAME_BYTES, HEADER_BYTES, SETUP_PARTS};
+use crate::wire::registry::{BODY_BYTES, CELL_FLAG_FRESH, CONTROL_FLAG_URGENT, Command, FRAME_BYTES, HEADER_BYTES, SETUP_PARTS};
 
 /// The bytes of one frame.
 pub type Frame = [u8; FRAME_BYTES];
@@ -45,11 +45,6 @@ impl Default for FrameBuf {
         Self::new()
     }
 }
-
-/// Flag of a forward CELL: the key generation after CREATED (f1) sealed it (spec 06, 2).
-pub const FLAG_UPGRADED: u8 = 1;
-/// Flag of CONTROL: one whole urgent message (spec 05, 4).
-pub const FLAG_URGENT: u8 = 1;
 
 /// What stands in front of a body: circuit u32 | command u8 | flags u8 | two bytes, in SETUP depth and part, else zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,16 +97,16 @@ impl Header {
         };
         let circuit = CircuitId(u32::from_be_bytes([a, b, c, d]));
         let command = Command::from_code(command).ok_or(HeaderError::Command)?;
-        let (flag_allowed, of_circuit) = match command {
-            Command::Control => (true, false),
-            Command::Cell => (true, true),
-            Command::Setup | Command::Created | Command::Destroy => (false, true),
-            Command::Padding | Command::Credit | Command::Reclaim | Command::Limit => (false, false),
+        let (allowed, of_circuit) = match command {
+            Command::Control => (CONTROL_FLAG_URGENT, false),
+            Command::Cell => (CELL_FLAG_FRESH, true),
+            Command::Setup | Command::Created | Command::Destroy => (0, true),
+            Command::Padding | Command::Credit | Command::Reclaim | Command::Limit => (0, false),
         };
         if (circuit.0 != 0) != of_circuit {
             return Err(HeaderError::Circuit);
         }
-        let flags_ok = flags == 0 || (flag_allowed && flags == 1);
+        let flags_ok = flags & !allowed == 0;
         let tail_ok = if command == Command::Setup { usize::from(part) < SETUP_PARTS } else { depth == 0 && part == 0 };
         if !flags_ok || !tail_ok {
             return Err(HeaderError::Reserved);

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::credit::{CreditError, Granter};
+use super::credit::{CreditError, Granter, Pace};
 use super::frame::{FrameBuf, Header, PAIRS_PER_FRAME, pairs_frame};
 use crate::ids::CircuitId;
 use crate::limits::{
@@ -127,7 +127,7 @@ pub struct LaneQueue<H> {
     limits: BTreeMap<CircuitId, u64>,
     roomy: Vec<CircuitId>,
     spare: Vec<FrameBuf>,
-    growth_ms: u64,
+    pace: Pace,
     dead: bool,
 }
 
@@ -143,7 +143,7 @@ pub enum QueueError {
 }
 
 impl<H: Clone> LaneQueue<H> {
-    /// An empty queue. `growth_ms`: see [`Granter::drained`].
+    /// An empty queue. `growth_ms`: see [`Pace`].
     pub fn new(end: LaneEnd, growth_ms: u64) -> Self {
         let next_id = if end == LaneEnd::Dialler { 1 } else { 2 };
         Self {
@@ -163,7 +163,7 @@ impl<H: Clone> LaneQueue<H> {
             limits: BTreeMap::new(),
             roomy: Vec::new(),
             spare: Vec::new(),
-            growth_ms,
+            pace: Pace::new(growth_ms),
             dead: false,
         }
     }
@@ -180,7 +180,12 @@ impl<H: Clone> LaneQueue<H> {
 
     /// Sets how quickly half a window must drain to make it double: the lane's round trip, with a floor.
     pub fn set_growth_ms(&mut self, growth_ms: u64) {
-        self.growth_ms = growth_ms;
+        self.pace.set(growth_ms);
+    }
+
+    /// How quickly the windows of this lane's circuits grow: for a [`Granter`] of cells that come on it.
+    pub fn pace(&self) -> Pace {
+        self.pace.clone()
     }
 
     /// Draws a free circuit id of this end and opens its flow.
@@ -419,7 +424,7 @@ impl<H: Clone> LaneQueue<H> {
 
     /// The lane is gone: drops everything, takes nothing more.
     pub fn close(&mut self) {
-        *self = Self { dead: true, ..Self::new(self.end, self.growth_ms) };
+        *self = Self { dead: true, ..Self::new(self.end, 0) };
     }
 
     /// Whether [`Self::close`] was called.
@@ -482,7 +487,6 @@ impl<H: Clone> LaneQueue<H> {
             self.control_turn(out);
             return true;
         }
-        let growth_ms = self.growth_ms;
         let Some(flow) = self.flows.get_mut(&circuit) else { return true };
         let before = out.len();
         let mut cells = 0;
@@ -496,7 +500,7 @@ impl<H: Clone> LaneQueue<H> {
             out.push(frame);
         }
         if let Some(upstream) = flow.upstream.as_mut().filter(|_| cells > 0)
-            && let Some(permitted) = upstream.granter.drained(cells, now_ms, growth_ms)
+            && let Some(permitted) = upstream.granter.drained(cells, now_ms)
         {
             due.push(CreditDue { lane: upstream.lane.clone(), circuit: upstream.circuit, permitted });
         }
@@ -732,7 +736,7 @@ mod tests {
     fn credit_goes_back_when_cells_leave() {
         let pool = Pool::new(1 << 20);
         let mut queue = queue();
-        let granter = Granter::new(pool.reserve(FIRST_WINDOW_CELLS).unwrap(), 0);
+        let granter = Granter::new(pool.reserve(FIRST_WINDOW_CELLS).unwrap(), Pace::new(10), 0);
         let circuit = queue.open(Some(Upstream { lane: 9, circuit: CircuitId(5), granter })).unwrap();
         give(&mut queue, circuit, 10);
         let (mut out, mut due) = (Vec::new(), Vec::new());
@@ -741,6 +745,23 @@ mod tests {
         assert_eq!((last.lane, last.circuit, last.permitted), (9, CircuitId(5), 8 + 32));
         queue.close();
         assert_eq!(pool.reserved_cells(), 0, "closing a lane gives its memory back");
+    }
+
+    #[test]
+    fn windows_grow_by_the_round_trip_of_the_lane_that_the_cells_come_on() {
+        let pool = Pool::new(1 << 20);
+        let (from, mut to) = (queue(), queue());
+        let circuit = {
+            let granter = Granter::new(pool.reserve(FIRST_WINDOW_CELLS).unwrap(), from.pace(), 0);
+            to.open(Some(Upstream { lane: 9, circuit: CircuitId(5), granter })).unwrap()
+        };
+        let mut far = from;
+        far.set_growth_ms(200);
+        to.set_growth_ms(2);
+        give(&mut to, circuit, 8);
+        let mut due = Vec::new();
+        to.take(MOST, 150, &mut Vec::new(), &mut due);
+        assert_eq!(due[0].permitted, 8 + 32, "the window limits the rate: one round trip has not passed");
     }
 
     #[test]

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use super::credit::{CreditError, Granter, Permitted, Pool};
-use super::frame::{FLAG_URGENT, Frame, FrameBuf, Header, HeaderError, pairs};
+use super::frame::{Frame, FrameBuf, Header, HeaderError, pairs};
 use super::queue::{LaneQueue, Outgoing};
 use crate::circuit::created::CreatedSealer;
 use crate::circuit::message::{Area, Junk};
@@ -18,8 +18,9 @@ use crate::circuit::onion::{BackwardLayer, CellKind, ForwardLayer, OPENED_AREA};
 use crate::circuit::origin::OriginBackward;
 use crate::circuit::setup::{SetupPacket, SetupParts};
 use crate::ids::CircuitId;
-use crate::limits::{CREDIT_BREACH_MS, CREDIT_BREACHES, FIRST_WINDOW_CELLS, LANE_CIRCUITS, LANE_WRITE_FRAMES};
-use crate::wire::registry::{Command as Code, HEADER_BYTES, MESSAGE_BYTES, SetupStatus};
+use crate::limits::{CREDIT_BREACHES, FIRST_WINDOW_CELLS, LANE_CIRCUITS, LANE_WRITE_FRAMES};
+use crate::wire::message::read_control_body;
+use crate::wire::registry::{BODY_BYTES, CONTROL_FLAG_URGENT, Command as Code, HEADER_BYTES, MESSAGE_BYTES, SetupStatus};
 
 use std::sync::Arc;
 
@@ -106,6 +107,8 @@ pub struct Admission {
     pub setups_per_second: u64,
     /// SETUPs at once.
     pub setups_burst: u64,
+    /// Breaches of credit are remembered this long, in milliseconds.
+    pub breach_window_ms: u64,
 }
 
 /// The state of a half-hop.
@@ -213,6 +216,9 @@ pub enum LinkFault {
     /// Bytes that must be zero are not.
     #[error("padding is not zero")]
     Padding,
+    /// A CONTROL frame whose length is 0 or more than it holds, or whose rest is not zero.
+    #[error("bad control frame")]
+    Control,
     /// Circuits before the lane was opened.
     #[error("a circuit on a lane that was not opened")]
     NotAdmitted,
@@ -418,12 +424,8 @@ impl<P: Port> Reader<P> {
     // ---- Control ----
 
     fn control(&mut self, header: Header, body: &[u8]) -> Result<(), LinkFault> {
-        let (length, rest) = body.split_at(2);
-        let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
-        // spec 05, M5
-        let (bytes, padding) = rest.split_at_checked(length).filter(|_| length > 0).ok_or(LinkFault::Padding)?;
-        zero(padding)?;
-        self.events.push(Event::Control { urgent: header.flags == FLAG_URGENT, bytes: bytes.to_vec() });
+        let bytes = body.first_chunk::<BODY_BYTES>().and_then(|body| read_control_body(body).ok()).ok_or(LinkFault::Control)?;
+        self.events.push(Event::Control { urgent: header.flags == CONTROL_FLAG_URGENT, bytes: bytes.to_vec() });
         Ok(())
     }
 
@@ -509,7 +511,7 @@ impl<P: Port> Reader<P> {
             *self.faults.entry(CircuitFault::SetupRefused).or_default() += 1;
             return Ok(());
         };
-        let granter = Granter::new(reservation, now_ms);
+        let granter = Granter::new(reservation, self.own.queue(|queue| queue.pace()), now_ms);
         let permitted = granter.permitted();
         self.circuits.insert(circuit, Entry { received: 0, permitted, state: State::Assembling(parts, granter) });
         Ok(())
@@ -761,10 +763,11 @@ impl<P: Port> Reader<P> {
         self.part(state, false);
     }
 
-    /// Credit was overrun: the circuit goes; the third time in ten minutes, the link (spec 06, 4).
+    /// Credit was overrun: the circuit goes; the third time in the network's breach window, the link (spec 06, 4).
     fn breach(&mut self, circuit: CircuitId, now_ms: u64) -> Result<(), LinkFault> {
         self.fail(circuit, CircuitFault::Credit);
-        self.breaches.retain(|at| now_ms.saturating_sub(*at) < CREDIT_BREACH_MS);
+        let window_ms = self.admission.map_or(0, |admission| admission.breach_window_ms);
+        self.breaches.retain(|at| now_ms.saturating_sub(*at) < window_ms);
         self.breaches.push(now_ms);
         if self.breaches.len() >= CREDIT_BREACHES { Err(LinkFault::Credit) } else { Ok(()) }
     }

@@ -169,6 +169,18 @@ registry! {
 }
 
 registry! {
+    /// What stands in an OPEN or OPENED for an address (spec 06, 3).
+    HostKind {
+        /// A name.
+        Name = 1,
+        /// An IPv4 address.
+        V4 = 4,
+        /// An IPv6 address.
+        V6 = 6,
+    }
+}
+
+registry! {
     /// What kind of hop a SETUP record makes (spec 06, 1).
     HopKind {
         /// Passes cells on.
@@ -386,6 +398,8 @@ pub const CELL_LAYER_BYTES: usize = 1 + 16;
 pub const MESSAGE_BYTES: usize = BODY_BYTES - CELL_LAYER_BYTES * MAX_HOPS;
 /// Length of a message's header in a cell: type, stream, length.
 pub const MESSAGE_HEADER_BYTES: usize = 5;
+/// Flag of CONTROL: one whole urgent message (spec 05, 4).
+pub const CONTROL_FLAG_URGENT: u8 = 1;
 /// Flag of a forward CELL: sealed with the keys of CREATED, not with those of SETUP. Backward cells have no flags.
 pub const CELL_FLAG_FRESH: u8 = 1;
 /// Length of a circuit key's id.

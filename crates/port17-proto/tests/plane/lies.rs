@@ -4,15 +4,15 @@ use port17_proto::circuit::mux::{Mux, Side};
 use port17_proto::circuit::onion::client_area;
 use port17_proto::circuit::origin::{Answer, Origin};
 use port17_proto::ids::CircuitId;
-use port17_proto::lane::credit::{Granter, Pool};
+use port17_proto::lane::credit::{Granter, Pace, Pool};
 use port17_proto::lane::frame::{FrameBuf, Header, HeaderError, pairs, pairs_frame};
 use port17_proto::lane::reader::{CircuitFault, LinkFault};
-use port17_proto::limits::{CREDIT_BREACH_MS, FIRST_WINDOW_CELLS, IDLE_WINDOW_CELLS, MAX_WINDOW_CELLS, STREAM_QUEUE_BYTES};
+use port17_proto::limits::{FIRST_WINDOW_CELLS, IDLE_WINDOW_CELLS, MAX_WINDOW_CELLS, STREAM_QUEUE_BYTES};
 use port17_proto::wire::registry::{BODY_BYTES, Command as Code, FRAME_BYTES, HEADER_BYTES};
 use proptest::prelude::*;
 
 use crate::edge::target;
-use crate::mesh::{Mesh, WIRE_FRAMES, copy};
+use crate::mesh::{ADMISSION, Mesh, WIRE_FRAMES, copy, stream_rules};
 use crate::traffic::opened;
 
 /// A client that the test plays: an open circuit over one or two honest nodes.
@@ -43,8 +43,8 @@ impl Liar {
         let end = mesh.link_raw(client, 1);
         let (origin, packet) = mesh.origin(&(1..=hops).collect::<Vec<_>>(), 0);
         mesh.send_setup(end, CIRCUIT, &packet);
-        let granter = Granter::new(Pool::new(1 << 20).reserve(FIRST_WINDOW_CELLS).unwrap(), 0);
-        Self { mesh, end, origin, hops, mux: Mux::new(Side::Client, granter, 10) }
+        let granter = Granter::new(Pool::new(1 << 20).reserve(FIRST_WINDOW_CELLS).unwrap(), Pace::new(10), 0);
+        Self { mesh, end, origin, hops, mux: Mux::new(Side::Client, granter, stream_rules()) }
     }
 
     /// The next authentic cell, with what the mux has to say.
@@ -183,7 +183,7 @@ fn junk_in_messages_destroys_the_circuit() {
 
 #[test]
 fn cells_beyond_credit_destroy_the_circuit_and_the_third_time_the_lane() {
-    for (pause_ms, closes) in [(1000, true), (CREDIT_BREACH_MS / 2, false)] {
+    for (pause_ms, closes) in [(1000, true), (ADMISSION.breach_window_ms / 2, false)] {
         let mut mesh = Mesh::chain(1, 10);
         let client = mesh.client();
         let end = mesh.link_raw(client, 1);
@@ -348,9 +348,9 @@ fn what_is_not_zero_where_it_must_be_closes_the_lane() {
         (frame(CIRCUIT, Code::Destroy, &[1]), LinkFault::Padding),
         (last(frame(CIRCUIT, Code::Destroy, &[])), LinkFault::Padding),
         (last(frame(0, Code::Padding, &[])), LinkFault::Padding),
-        (last(frame(0, Code::Control, &[0, 1, 7])), LinkFault::Padding),
-        (frame(0, Code::Control, &[0xff, 0xff]), LinkFault::Padding),
-        (frame(0, Code::Control, &[]), LinkFault::Padding),
+        (last(frame(0, Code::Control, &[0, 1, 7])), LinkFault::Control),
+        (frame(0, Code::Control, &[0xff, 0xff]), LinkFault::Control),
+        (frame(0, Code::Control, &[]), LinkFault::Control),
         (last(pairs_frame(Code::Credit, &[(CircuitId(1), 2)])), header),
         (last(pairs_frame(Code::Reclaim, &[])), header),
         (pairs_frame(Code::Limit, &[(CircuitId(1), 16), (zero, 1)]), header),

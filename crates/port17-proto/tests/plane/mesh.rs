@@ -10,17 +10,18 @@ use std::sync::Arc;
 
 use port17_proto::circuit::hop::{self, Decision, Exit, Hop, Now, Onward, Setup};
 use port17_proto::circuit::keyring::CircuitKeyring;
-use port17_proto::circuit::mux::{Mux, Side};
+use port17_proto::circuit::mux::{Mux, Side, StreamRules};
 use port17_proto::circuit::origin::Origin;
 use port17_proto::circuit::replay::slot_of;
 use port17_proto::circuit::setup::{RouteHop, SetupError, SetupPacket};
 use port17_proto::crypto::{Entropy, KemBackend};
 use port17_proto::ids::{CircuitId, NodeId};
-use port17_proto::lane::credit::{Granter, Pool};
+use port17_proto::lane::credit::{Granter, Pace, Pool};
 use port17_proto::lane::frame::{Frame, FrameBuf, Header};
 use port17_proto::lane::queue::{LaneEnd, LaneQueue};
 use port17_proto::lane::reader::{Admission, CircuitFault, Command, Event, Install, LinkFault, Port, Reader};
 use port17_proto::limits::{FIRST_WINDOW_CELLS, LANE_WRITE_FRAMES};
+use port17_proto::params::Params;
 use port17_proto::wire::registry::{Command as Code, FRAME_BYTES, SetupStatus};
 
 use crate::edge::{Edge, EdgeSink, Sealing};
@@ -33,7 +34,13 @@ pub const GROWTH_MS: u64 = 10;
 pub const WIRE_FRAMES: usize = 96;
 
 /// What most tests let a peer do.
-pub const ADMISSION: Admission = Admission { circuits: 1000, setups_per_second: 1000, setups_burst: 1000 };
+pub const ADMISSION: Admission =
+    Admission { circuits: 1000, setups_per_second: 1000, setups_burst: 1000, breach_window_ms: 600_000 };
+
+/// What the network says about streams.
+pub fn stream_rules() -> StreamRules {
+    StreamRules::from(&Params::DEFAULT)
+}
 
 // ---- Lanes ----
 
@@ -259,10 +266,10 @@ impl Mesh {
         let offset = self.entropy.below(7 - route.len() as u64) as u8;
         let (origin, packet) = self.origin(route, offset);
         let (lane, pool) = (self.ends[end].lane.clone(), Arc::clone(&self.members[self.ends[end].owner].pool));
-        let granter = Granter::new(pool.reserve(FIRST_WINDOW_CELLS).unwrap(), self.now_ms);
+        let granter = Granter::new(pool.reserve(FIRST_WINDOW_CELLS).unwrap(), Pace::new(GROWTH_MS), self.now_ms);
         let permitted = granter.permitted();
         let circuit = lane.queue(|queue| queue.open(None)).unwrap();
-        let mux = Mux::new(Side::Client, granter, GROWTH_MS);
+        let mux = Mux::new(Side::Client, granter, stream_rules());
         let sealing = Sealing::Building { origin: Box::new(origin), hops: route.len(), sent: 0 };
         let edge = Edge::new(lane.clone(), circuit, mux, sealing);
         lane.command(Command::Install(circuit, Install::Origin { sink: EdgeSink(Rc::clone(&edge)), permitted }));
@@ -465,7 +472,7 @@ impl Mesh {
             Decision::Refused(error) => self.refused.push((member, error)),
             Decision::Exit(exit) => {
                 let Exit { lane, circuit, granter, keys } = *exit;
-                let edge = Edge::new(lane.clone(), circuit, Mux::new(Side::Exit, granter, GROWTH_MS), Sealing::Nothing);
+                let edge = Edge::new(lane.clone(), circuit, Mux::new(Side::Exit, granter, stream_rules()), Sealing::Nothing);
                 let layer = hop::serve(&lane, circuit, keys, EdgeSink(Rc::clone(&edge)));
                 edge.borrow_mut().sealing = Sealing::Exit(layer);
                 self.edges.push(edge);

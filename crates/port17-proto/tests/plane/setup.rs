@@ -12,7 +12,7 @@ use port17_proto::limits::FIRST_WINDOW_CELLS;
 use port17_proto::wire::registry::{BODY_BYTES, Command as Code, HEADER_BYTES, SetupStatus};
 
 use crate::edge::Progress;
-use crate::mesh::Mesh;
+use crate::mesh::{ADMISSION, Mesh};
 
 /// A chain of two nodes, and a lane of the test's own to the first one.
 fn raw(seed: u64) -> (Mesh, usize) {
@@ -240,7 +240,7 @@ fn flood(mesh: &mut Mesh, end: usize, first: u32, setups: u32) -> (usize, usize)
 #[test]
 fn setups_above_the_rate_are_destroyed_before_public_key_work() {
     let (mut mesh, end) = raw(40);
-    admit(&mut mesh, end, Admission { circuits: 100, setups_per_second: 4, setups_burst: 5 });
+    admit(&mut mesh, end, Admission { circuits: 100, setups_per_second: 4, setups_burst: 5, ..ADMISSION });
     assert_eq!(flood(&mut mesh, end, 1, 12), (5, 7));
     assert_eq!((mesh.processed, mesh.faults(end, CircuitFault::SetupRefused)), (5, 7));
     mesh.now_ms += 600;
@@ -253,7 +253,7 @@ fn setups_above_the_rate_are_destroyed_before_public_key_work() {
 #[test]
 fn circuits_above_the_lane_s_number_are_destroyed_before_public_key_work() {
     let (mut mesh, end) = raw(41);
-    admit(&mut mesh, end, Admission { circuits: 3, setups_per_second: 1000, setups_burst: 1000 });
+    admit(&mut mesh, end, Admission { circuits: 3, setups_per_second: 1000, setups_burst: 1000, ..ADMISSION });
     assert_eq!(flood(&mut mesh, end, 1, 8), (3, 5));
     assert_eq!(mesh.processed, 3);
     // All end; their places are free again.
@@ -279,7 +279,7 @@ fn a_client_serves_no_circuit() {
     let (client, guard) = (mesh.client(), mesh.node());
     let end = mesh.link(client, guard);
     mesh.ends[end + 1].reader = None;
-    mesh.ends[end].lane.command(Command::Admit(Admission { circuits: 0, setups_per_second: 0, setups_burst: 0 }));
+    mesh.ends[end].lane.command(Command::Admit(Admission { circuits: 0, setups_per_second: 0, setups_burst: 0, ..ADMISSION }));
     mesh.run();
     let (_, packet) = mesh.origin(&[guard], 0);
     mesh.send_setup(end + 1, 2, &packet);

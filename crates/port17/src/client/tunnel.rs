@@ -19,7 +19,7 @@ use port17_proto::ids::NodeId;
 use port17_proto::lane::credit::Granter;
 use port17_proto::lane::reader::{Command, Install, Port};
 use port17_proto::limits::{FIRST_WINDOW_CELLS, STANDING_CIRCUITS};
-use port17_proto::navigator::{self, NoRoute, RouteRequest, TargetHost};
+use port17_proto::navigator::{self, NoRoute, RouteRequest};
 use port17_proto::wire::registry::{ResetCode, SetupStatus, StreamProtocol};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -280,19 +280,12 @@ impl Tunnel {
 
     fn draw_route(&self, view: &MeshView, target: &Target, skipped: &mut Skipped) -> Result<Vec<NodeId>, OpenError> {
         let mut exclude = self.skips();
-        let wanted = navigator::Target {
-            protocol: StreamProtocol::Tcp,
-            host: match target.host {
-                Host::Ip(ip) => TargetHost::Ip(ip),
-                Host::Name(ref name) => TargetHost::Name(name.clone()),
-            },
-            port: target.port,
-        };
         loop {
             let request = RouteRequest {
                 guard: *self.guard.borrow(),
                 hops: self.options.hops,
-                target: &wanted,
+                protocol: StreamProtocol::Tcp,
+                target,
                 exclude: &exclude,
                 now_ms: unix_ms(),
             };
@@ -340,14 +333,14 @@ impl Tunnel {
             made.map_err(|_| OpenError::NoRoute)?
         };
         let reservation = self.plane.pool.reserve(FIRST_WINDOW_CELLS).ok_or(OpenError::Resource)?;
-        let granter = Granter::new(reservation, self.plane.clock.now_ms());
+        let granter = Granter::new(reservation, carrying.lane.queue(|queue| queue.pace()), self.plane.clock.now_ms());
         let permitted = granter.permitted();
         let lane = carrying.lane;
         if lane.queue(|queue| queue.circuits()) >= carrying.circuits {
             return Err(OpenError::Resource);
         }
         let circuit = lane.queue(|queue| queue.open(None)).map_err(|_| OpenError::Resource)?;
-        let edge = Edge::new(lane.clone(), circuit, self.plane.clock, granter, self.plane.growth_ms(), None);
+        let edge = Edge::new(lane.clone(), circuit, self.plane.clock, granter, self.plane.stream_rules(), None);
         lane.command(Command::Install(circuit, Install::Origin { sink: edge.sink(), permitted }));
         send_setup(&lane, circuit, &packet);
         self.plane.watch(&edge);
@@ -446,11 +439,7 @@ async fn died(progress: &mut watch::Receiver<Progress>) -> Attempt {
 
 fn may_allow(view: &MeshView, circuit: &Standing, target: &Target) -> bool {
     let exit = circuit.route.last().and_then(|exit| view.nodes.get(exit)).and_then(|exit| exit.exit_policy.as_ref());
-    let ip = match target.host {
-        Host::Ip(ip) => Some(ip),
-        Host::Name(_) => None,
-    };
-    exit.is_some_and(|policy| policy.may_allow(StreamProtocol::Tcp, ip, target.port))
+    exit.is_some_and(|policy| policy.may_allow(StreamProtocol::Tcp, target.host.ip(), target.port))
 }
 
 fn no_route(why: &NoRoute) -> OpenError {

@@ -12,7 +12,7 @@ use port17_proto::bottle::Seq;
 use port17_proto::crypto::Entropy;
 use port17_proto::identity::LinkKey;
 use port17_proto::ids::NodeId;
-use port17_proto::lane::frame::{FLAG_URGENT, FrameBuf, Header};
+use port17_proto::lane::frame::{FrameBuf, Header};
 use port17_proto::lane::queue::{LaneEnd, QueueError};
 use port17_proto::lane::reader::{Admission, Command, Port};
 use port17_proto::node::Node;
@@ -20,7 +20,7 @@ use port17_proto::node::io::{DialId, Input, LaneId, LaneLoss, Output, Peer, Show
 use port17_proto::node::status::NodeStatus;
 use port17_proto::params::Rate;
 use port17_proto::wire::message::{split_into_pieces, write_control_body};
-use port17_proto::wire::registry::{BODY_BYTES, Command as Code, HEADER_BYTES};
+use port17_proto::wire::registry::{BODY_BYTES, CONTROL_FLAG_URGENT, Command as Code, HEADER_BYTES};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -300,7 +300,7 @@ impl Driver {
     fn send(&mut self, lane: LaneId, urgent: bool, message: &[u8]) {
         let Some(held) = self.lanes.get(&lane) else { return };
         let sent = if urgent {
-            let frame = control_frame(message, FLAG_URGENT);
+            let frame = control_frame(message, CONTROL_FLAG_URGENT);
             held.lane.queue(|queue| frame.map_or(Ok(()), |frame| queue.push_urgent(frame)))
         } else {
             let frames: Vec<_> = split_into_pieces(message).filter_map(|piece| control_frame(piece, 0)).collect();
@@ -325,6 +325,7 @@ impl Driver {
             circuits: usize::try_from(mine).unwrap_or(usize::MAX),
             setups_per_second: per_second.into(),
             setups_burst: burst.into(),
+            breach_window_ms: u64::try_from(params.breach_window.as_millis()).unwrap_or(u64::MAX),
         };
         let circuits = usize::try_from(circuits).unwrap_or(usize::MAX);
         // Before the first circuit can come over it (law 1).

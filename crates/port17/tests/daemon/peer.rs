@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use port17_proto::crypto::{Entropy, SigningKey};
 use port17_proto::ids::CircuitId;
-use port17_proto::lane::frame::{FLAG_URGENT, FrameBuf, Header};
+use port17_proto::lane::frame::{FrameBuf, Header};
 use port17_proto::wire::message::{Hello, LaneSlot, LinkId, Message, RawMessage, read_control_body, write_control_body};
-use port17_proto::wire::registry::{ALPN, BODY_BYTES, Command, FRAME_BYTES, HEADER_BYTES, Role};
+use port17_proto::wire::registry::{ALPN, BODY_BYTES, CONTROL_FLAG_URGENT, Command, FRAME_BYTES, HEADER_BYTES, Role};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{AlwaysResolvesClientRawPublicKeys, ClientConnection, ResolvesClientCert};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
@@ -314,7 +314,7 @@ where
         loop {
             let frame = self.frame()?;
             let header = Header::decode(&frame[..]).unwrap();
-            if header.command == Command::Control && header.flags == FLAG_URGENT {
+            if header.command == Command::Control && header.flags == CONTROL_FLAG_URGENT {
                 let body: &[u8; BODY_BYTES] = frame[HEADER_BYTES..].try_into().unwrap();
                 let raw = RawMessage::from_urgent(read_control_body(body).unwrap()).unwrap();
                 return Ok(Message::decode(&raw, true).unwrap());
@@ -340,7 +340,7 @@ pub(crate) fn hello(role: Role, link: LinkId) -> Message {
 pub(crate) fn control(message: &Message) -> FrameBuf {
     let mut body = [0; BODY_BYTES];
     write_control_body(&message.encode(), &mut body).unwrap();
-    let flags = if message.is_urgent() { FLAG_URGENT } else { 0 };
+    let flags = if message.is_urgent() { CONTROL_FLAG_URGENT } else { 0 };
     FrameBuf::with_body(Header { flags, ..Header::new(CircuitId(0), Command::Control) }, &body)
 }
 
