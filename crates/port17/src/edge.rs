@@ -130,8 +130,8 @@ impl Edge {
     /// Ends the circuit from here.
     pub fn end(&self, orderly: bool) {
         if !self.over.swap(true, Ordering::AcqRel) {
-            self.lane.command(Command::Over(self.circuit));
             self.lane.queue(|queue| queue.destroy(self.circuit, orderly));
+            self.lane.command(Command::Over(self.circuit));
             self.finish();
         }
     }
@@ -434,6 +434,11 @@ impl EdgeStream {
                 StreamState::Opening => self.bell.incoming.notified().await,
             }
         }
+    }
+
+    /// Queues bytes in front of all that [`Self::pump`] reads.
+    pub fn push(&self, bytes: Vec<u8>) {
+        self.edge.with_mux(|mux, _| mux.push_data(self.id, bytes));
     }
 
     /// Answers OPEN (exit).

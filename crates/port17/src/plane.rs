@@ -111,6 +111,8 @@ impl Plane {
         let links = read(&self.links);
         let lanes = read(&self.lanes);
         let usable = links.get(&Peer::Node(node))?.iter().filter_map(|id| lanes.get(id));
+        // A lane that has just gone has the fewest circuits of all.
+        let usable = usable.filter(|carrying| carrying.lane.queue(|queue| !queue.is_closed()));
         let load = |carrying: &&Carrying| carrying.lane.queue(|queue| queue.circuits());
         usable.min_by_key(load).cloned()
     }
@@ -341,6 +343,10 @@ impl Worker {
     }
 
     fn process(&mut self, job: Job) {
+        if !job.lane.queue(|queue| queue.is_open(job.circuit)) {
+            // It has ended while it waited, perhaps with its lane: no work for nobody.
+            return;
+        }
         let now = Now { unix_seconds: Plane::unix_seconds(), ms: self.plane.clock.now_ms() };
         match hop::process(&*self.plane, job, now, &mut self.entropy) {
             Decision::Relayed => {}

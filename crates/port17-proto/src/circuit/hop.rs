@@ -115,8 +115,8 @@ pub fn process<P: Port>(hop: &impl Hop<P>, setup: Setup<P>, now: Now, entropy: &
 
 /// Ends a circuit whose SETUP is not processed: DESTROY and nothing else (spec 06, 1.4).
 pub fn refuse<P: Port>(lane: &P, circuit: CircuitId) {
-    lane.command(Command::Over(circuit));
     lane.queue(|queue| queue.destroy(circuit, false));
+    lane.command(Command::Over(circuit));
 }
 
 /// Answers OK for an exit and lets its cells in. What it sends is sealed by the layer that comes back.
@@ -183,8 +183,8 @@ fn relay<P: Port>(setup: Setup<P>, keys: HopKeys, onward: P, backward: Granter) 
 /// Answers with a status that is not OK, then ends the circuit (spec 06, 1.5).
 fn decline<P: Port>(lane: &P, circuit: CircuitId, keys: HopKeys, status: SetupStatus) -> Decision<P> {
     send_created(lane, circuit, &keys.created.answer(status));
-    lane.command(Command::Over(circuit));
     lane.queue(|queue| queue.destroy(circuit, true));
+    lane.command(Command::Over(circuit));
     Decision::Declined(status)
 }
 

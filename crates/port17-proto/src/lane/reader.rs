@@ -18,7 +18,7 @@ use crate::circuit::onion::{BackwardLayer, CellKind, ForwardLayer, OPENED_AREA};
 use crate::circuit::origin::OriginBackward;
 use crate::circuit::setup::{SetupPacket, SetupParts};
 use crate::ids::CircuitId;
-use crate::limits::{CREDIT_BREACH_MS, CREDIT_BREACHES, FIRST_WINDOW_CELLS, LANE_CIRCUITS};
+use crate::limits::{CREDIT_BREACH_MS, CREDIT_BREACHES, FIRST_WINDOW_CELLS, LANE_CIRCUITS, LANE_WRITE_FRAMES};
 use crate::wire::registry::{Command as Code, HEADER_BYTES, MESSAGE_BYTES, SetupStatus};
 
 use std::sync::Arc;
@@ -69,8 +69,32 @@ pub enum Command<P: Port> {
     Admit(Admission),
     /// A circuit got its state: a SETUP was processed, or a circuit was opened from here.
     Install(CircuitId, Install<P>),
-    /// The circuit was ended by someone else, who queues the DESTROY.
+    /// The circuit was ended by someone else, who has queued the DESTROY.
     Over(CircuitId),
+}
+
+impl<P: Port> Command<P> {
+    /// The lane is gone and takes no commands: ends what this one would have joined to it. Else the other half of a circuit would
+    /// live on for as long as its own lane does.
+    pub fn abandon(self) {
+        match self {
+            Self::Install(_, Install::Forward { to, circuit, .. }) => end_half(&to, circuit, Vec::new(), false),
+            Self::Install(_, Install::Backward { created, to, circuit, .. }) => {
+                let report = created_frame(circuit, &created.answer(SetupStatus::NextRefused)[..]);
+                end_half(&to, circuit, vec![report], true);
+            }
+            Self::Install(_, Install::Exit { mut sink, .. } | Install::Origin { mut sink, .. }) => sink.closed(),
+            Self::Install(_, Install::Opened(_)) | Self::Admit(_) | Self::Over(_) => {}
+        }
+    }
+}
+
+fn end_half<P: Port>(lane: &P, circuit: CircuitId, mut last: Vec<Outgoing>, orderly: bool) {
+    lane.queue(|queue| {
+        queue.hand_over(&mut last, &mut Vec::new());
+        queue.destroy(circuit, orderly);
+    });
+    lane.command(Command::Over(circuit));
 }
 
 /// What a lane's peer may do.
@@ -306,6 +330,10 @@ impl<P: Port> Reader<P> {
     /// When the link must be closed.
     pub fn frame(&mut self, frame: &mut Frame, now_ms: u64) -> Result<(), LinkFault> {
         let header = Header::decode(frame)?;
+        // spec 05, 7: ids that wait for the peer's DESTROY count as well; one that never answers must not fill memory.
+        if self.circuits.len() > LANE_CIRCUITS {
+            return Err(LinkFault::TooManyCircuits);
+        }
         match header.command {
             Code::Cell => return self.cell(header, frame, now_ms),
             Code::Padding => return zero(&frame[HEADER_BYTES..]),
@@ -367,6 +395,8 @@ impl<P: Port> Reader<P> {
             Command::Over(circuit) => {
                 if let Some(entry) = self.circuits.get_mut(&circuit) {
                     entry.state = State::Dying;
+                    // A peer that was quick may use the id for its next circuit already: that one must not be left half alive.
+                    self.own.queue(|queue| queue.destroy(circuit, true));
                 }
             }
         }
@@ -468,10 +498,9 @@ impl<P: Port> Reader<P> {
         if header.part != 0 {
             return Err(LinkFault::CircuitId);
         }
-        if self.circuits.len() >= LANE_CIRCUITS {
+        if self.circuits.len() >= LANE_CIRCUITS || !self.own.queue(|queue| queue.accept(circuit)) {
             return Err(LinkFault::TooManyCircuits);
         }
-        self.own.queue(|queue| queue.accept(circuit));
         // spec 06, 4: the first window is reserved before anything is done for the circuit.
         let reservation = self.may_set_up(now_ms).then(|| self.pool.reserve(FIRST_WINDOW_CELLS)).flatten();
         let (Some(reservation), Ok(parts)) = (reservation, SetupParts::begin(header.part, header.depth, body)) else {
@@ -582,6 +611,8 @@ impl<P: Port> Reader<P> {
             self.open_cell(circuit, flags, frame.bytes_mut());
             self.spare.push(frame);
         }
+        // What many waiting circuits held at once must not stay for ever.
+        self.spare.truncate(LANE_WRITE_FRAMES);
         self.end_batch(now_ms);
     }
 
@@ -669,14 +700,19 @@ impl<P: Port> Reader<P> {
     /// The peer's DESTROY: answered by ours, and passed on.
     fn destroyed(&mut self, circuit: CircuitId, body: &[u8]) -> Result<(), LinkFault> {
         zero(body)?;
-        let Some(entry) = self.circuits.remove(&circuit) else {
-            // Its SETUP was dropped before it left the peer: nothing to end, but the id is free only after both (spec 05, 2).
-            let answered = self.own.queue(|queue| queue.end().peer_may_open(circuit) && queue.answer_destroy(circuit));
-            return if answered { Ok(()) } else { Err(LinkFault::CircuitId) };
-        };
-        if !matches!(entry.state, State::Dying) {
-            self.own.queue(|queue| queue.destroy(circuit, false));
+        // spec 05, 7: a peer that makes us answer and reads no answer.
+        if self.own.queue(|queue| queue.is_flooded()) {
+            return Err(LinkFault::TooManyCircuits);
         }
+        let Some(entry) = self.circuits.remove(&circuit) else {
+            // Its SETUP was dropped before it left the peer: nothing to end, but the id is free only after both (spec 05, 3).
+            if !self.own.queue(|queue| queue.end().peer_may_open(circuit)) {
+                return Err(LinkFault::CircuitId);
+            }
+            self.own.queue(|queue| queue.answer_destroy(circuit));
+            return Ok(());
+        };
+        self.own.queue(|queue| queue.destroyed(circuit));
         self.part(entry.state, true);
         Ok(())
     }
@@ -690,6 +726,8 @@ impl<P: Port> Reader<P> {
                     // spec 06, 1: the next hop's DESTROY before its CREATED is reported by this one.
                     let body = sealer.answer(SetupStatus::NextRefused);
                     self.stage(&to, created_frame(circuit, &body[..]));
+                    // An abortive end would drop it.
+                    return self.end_there(&to, circuit, true);
                 }
                 self.end_there(&to, circuit, orderly);
             }
@@ -701,7 +739,6 @@ impl<P: Port> Reader<P> {
 
     fn end_there(&mut self, to: &P, circuit: CircuitId, orderly: bool) {
         let batch = self.staged.iter_mut().find(|(lane, _)| lane == to).map(|(_, batch)| batch);
-        to.command(Command::Over(circuit));
         let spare = &mut self.spare;
         to.queue(|queue| {
             // What this batch staged for the circuit comes first.
@@ -710,6 +747,7 @@ impl<P: Port> Reader<P> {
             }
             queue.destroy(circuit, orderly);
         });
+        to.command(Command::Over(circuit));
     }
 
     /// The peer broke a circuit: it is destroyed on both sides, and counted.

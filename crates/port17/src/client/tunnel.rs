@@ -122,6 +122,10 @@ struct Standing {
 }
 
 impl Standing {
+    fn is_open(&self) -> bool {
+        *self.progress.borrow() == Progress::Open
+    }
+
     fn takes_streams(&self, max_age: Duration) -> bool {
         !self.edge.is_over() && !self.full.load(Ordering::Relaxed) && self.built.elapsed() < max_age
     }
@@ -210,7 +214,11 @@ impl Tunnel {
     }
 
     async fn attempt(&self, standing: &Standing, target: &Target, first_data: &Bytes) -> Result<EdgeStream, Attempt> {
-        let stream = standing.edge.open(target, first_data.to_vec()).map_err(|_| Attempt::Full)?;
+        // Before the route has answered, the exit may act on what it gets and the circuit be rebuilt all the same: OPEN may come
+        // twice, the application's bytes must not.
+        let at_once = if standing.is_open() { first_data.to_vec() } else { Vec::new() };
+        let later = if at_once.is_empty() { first_data.to_vec() } else { Vec::new() };
+        let stream = standing.edge.open(target, at_once).map_err(|_| Attempt::Full)?;
         let mut progress = standing.progress.clone();
         let created_by = standing.built + self.plane.params.created_timeout;
         tokio::select! {
@@ -221,8 +229,13 @@ impl Tunnel {
                 return Err(Attempt::Dead(Progress::Building));
             }
         }
+        let was_open = standing.is_open();
+        if was_open {
+            stream.push(later);
+        }
         match stream.opened().await {
             Ok(()) => Ok(stream),
+            Err(_) if standing.edge.is_over() && was_open => Err(Attempt::Broke),
             Err(_) if standing.edge.is_over() => Err(died(&mut progress).await),
             Err(code) => Err(Attempt::Answered(code.into())),
         }
@@ -407,7 +420,7 @@ impl Tunnel {
             route: circuit.route.clone(),
             streams: circuit.edge.streams(),
             age: circuit.built.elapsed(),
-            open: *circuit.progress.borrow() == Progress::Open,
+            open: circuit.is_open(),
         };
         lock(&self.standing).iter().filter(|circuit| !circuit.edge.is_over()).map(view).collect()
     }

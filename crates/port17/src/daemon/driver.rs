@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::lanes::{Dial, LaneAttempt};
+use super::lanes::{Dial, DialKey, LaneAttempt};
 use super::{throw_away, time};
 use crate::bottles::{BottleDirectory, BottleFile};
 use crate::exit::Exit;
@@ -237,11 +237,11 @@ impl Driver {
             }
             Output::AdmitLane { lane, peer, slot: _, dialled: _, circuits } => self.admit(lane, peer, circuits),
             Output::LinkUp { peer, lanes } => {
-                tracing::info!(peer = %peer_name(peer), lanes = lanes.len(), "link up");
+                self.tell_link(peer, true);
                 self.plane.set_link(peer, lanes);
             }
             Output::LinkDown { peer } => {
-                tracing::info!(peer = %peer_name(peer), "link down");
+                self.tell_link(peer, false);
                 self.plane.set_link(peer, Vec::new());
             }
             Output::LaneRtt { lane, rtt } => {
@@ -268,6 +268,19 @@ impl Driver {
         }
     }
 
+    /// Law 8: a client's guard is the first hop of all its routes, and is named to who asks for details alone.
+    fn tell_link(&self, peer: Peer, up: bool) {
+        let what = if up { "link up" } else { "link down" };
+        match peer {
+            Peer::Node(node) if self.files.id.is_some() => tracing::info!(%node, "{what}"),
+            Peer::Node(node) => {
+                tracing::info!(peer = "the guard", "{what}");
+                tracing::debug!(guard = %node, "{what}");
+            }
+            Peer::Client(_) => tracing::debug!(peer = "a client", "{what}"),
+        }
+    }
+
     fn dial(
         &mut self,
         dial: DialId,
@@ -275,11 +288,10 @@ impl Driver {
         expected: Vec<port17_proto::crypto::VerifyingKey>,
         show: ShownKey,
     ) {
-        let seed = match show {
-            ShownKey::Link => port17_proto::crypto::Secret::new(*self.link_key.key().seed().expose()),
-            ShownKey::ThrowAway => port17_proto::crypto::Secret::new(*throw_away(&mut self.entropy).seed().expose()),
+        let key = match show {
+            ShownKey::Link => DialKey::Link(Arc::clone(&self.link_key)),
+            ShownKey::ThrowAway => DialKey::ThrowAway(throw_away(&mut self.entropy)),
         };
-        let key = Arc::new(port17_proto::crypto::SigningKey::from_seed(seed));
         let dialling = Dial { dial, addresses, expected, key, patience: self.plane.params.dial_timeout };
         let task = tokio::spawn(dialling.run(self.attempts.0.clone()));
         self.dials.insert(dial, task.abort_handle());
@@ -315,11 +327,10 @@ impl Driver {
             setups_burst: burst.into(),
         };
         let circuits = usize::try_from(circuits).unwrap_or(usize::MAX);
+        // Before the first circuit can come over it (law 1).
+        self.renew_guard();
         self.plane.admit(lane, Carrying { lane: held.lane.clone(), peer, circuits });
         held.lane.command(Command::Admit(admission));
-        if self.exit.is_some() {
-            self.renew_guard();
-        }
     }
 
     fn store_seq(&self, seq: Seq) {
@@ -358,9 +369,7 @@ impl Driver {
     fn every_second(&mut self) {
         self.plane.sweep();
         self.rescan();
-        if self.exit.is_some() {
-            self.renew_guard();
-        }
+        self.renew_guard();
     }
 
     /// Looks for Bottles that are new or changed in the directory.
@@ -372,7 +381,8 @@ impl Driver {
                 return;
             }
         };
-        self.seen.retain(|path, _| files.iter().any(|file| file.path == *path));
+        // What is no longer there must not be remembered for ever.
+        self.seen.retain(|path, _| files.binary_search_by(|file| file.path.cmp(path)).is_ok());
         for BottleFile { path, bytes } in files {
             let found = bytes.map_err(|error| error.to_string());
             if self.seen.get(&path) == Some(&found) {
@@ -444,11 +454,4 @@ fn control_frame(bytes: &[u8], flags: u8) -> Option<FrameBuf> {
     frame.bytes_mut()[HEADER_BYTES..].copy_from_slice(&body);
     frame.set_header(Header { flags, ..Header::new(port17_proto::ids::CircuitId(0), Code::Control) });
     Some(frame)
-}
-
-fn peer_name(peer: Peer) -> String {
-    match peer {
-        Peer::Node(node) => node.to_string(),
-        Peer::Client(_) => "a client".to_owned(),
-    }
 }

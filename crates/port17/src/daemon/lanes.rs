@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use port17_proto::crypto::{SigningKey, VerifyingKey};
+use port17_proto::identity::LinkKey;
 use port17_proto::limits::{HANDSHAKE_ADDRESSES, HANDSHAKES};
 use port17_proto::node::io::{DialFailure, DialId};
 use port17_proto::params::{Params, Rate};
@@ -104,12 +105,27 @@ fn prepare(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
 }
 
+/// The key that a dial shows; it stays where it is.
+pub(super) enum DialKey {
+    Link(Arc<LinkKey>),
+    ThrowAway(SigningKey),
+}
+
+impl DialKey {
+    fn key(&self) -> &SigningKey {
+        match self {
+            Self::Link(link) => link.key(),
+            Self::ThrowAway(key) => key,
+        }
+    }
+}
+
 /// A lane that the engine wants.
 pub(super) struct Dial {
     pub(super) dial: DialId,
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) expected: Vec<VerifyingKey>,
-    pub(super) key: Arc<SigningKey>,
+    pub(super) key: DialKey,
     pub(super) patience: Duration,
 }
 
@@ -138,7 +154,7 @@ impl Dial {
             _ => DialFailure::Unreachable,
         })?;
         prepare(&stream);
-        tls::dial(stream, &self.key, self.expected.clone()).await.map_err(|error| match error {
+        tls::dial(stream, self.key.key(), self.expected.clone()).await.map_err(|error| match error {
             HandshakeError::WrongKey => DialFailure::WrongKey,
             HandshakeError::Io(_) | HandshakeError::Tls(_) => DialFailure::Tls,
         })

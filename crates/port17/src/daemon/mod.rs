@@ -147,7 +147,9 @@ pub async fn run_node_under(params: Params, config: Config, stop: impl Future<Ou
 
     let mut tasks = JoinSet::new();
     let mut driver = Driver::new(node, Arc::clone(&plane), (inputs, engine), link_key, entropy, files, Arc::clone(&report), view);
-    driver.guard_exit(exit, listening.clone());
+    // Behind address translation the advertised addresses are not among the machine's own.
+    let here = listening.iter().copied().chain(config.node.addresses.iter().copied()).collect();
+    driver.guard_exit(exit, here);
     for listener in listeners {
         tasks.spawn(listener.run(Arc::clone(&tls), driver.lanes()));
     }

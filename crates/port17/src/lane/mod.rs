@@ -146,15 +146,15 @@ impl Port for Lane {
     }
 
     fn command(&self, command: Command<Self>) {
-        // Dropping what holds a lane takes its lock: not under ours.
-        let refused = match &mut *lock(&self.0.commands) {
-            Some(commands) => {
-                commands.push(command);
-                None
+        let mut commands = lock(&self.0.commands);
+        match commands.as_mut() {
+            Some(commands) => commands.push(command),
+            None => {
+                drop(commands);
+                return command.abandon();
             }
-            None => Some(command),
-        };
-        drop(refused);
+        }
+        drop(commands);
         self.0.reader.notify_one();
     }
 }

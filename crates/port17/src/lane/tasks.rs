@@ -121,6 +121,9 @@ impl<C: Carrier> Reading<C> {
                 // The engine closes the lane.
                 std::future::pending::<()>().await;
             }
+            if self.ended {
+                return LaneLoss::Closed;
+            }
             turns += 1;
             if turns % READS_PER_TURN == 0 {
                 tokio::task::yield_now().await;
@@ -135,9 +138,6 @@ impl<C: Carrier> Reading<C> {
                     }
                 }
                 Err(_) => return LaneLoss::Broken,
-            }
-            if self.ended {
-                return LaneLoss::Closed;
             }
         }
     }
@@ -335,4 +335,69 @@ async fn write_all(stream: &TcpStream, records: &[Vec<u8>]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use port17_proto::crypto::{Entropy, SigningKey};
+    use port17_proto::ids::CircuitId;
+    use port17_proto::lane::frame::Header;
+    use port17_proto::lane::queue::LaneEnd;
+    use port17_proto::node::io::LaneId;
+    use port17_proto::wire::registry::Command as Code;
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::super::tls;
+    use super::*;
+
+    #[derive(Default)]
+    struct Told(Mutex<Vec<LaneLoss>>);
+
+    impl Carrier for Told {
+        async fn event(&self, _: &Lane, event: LaneEvent) {
+            if let LaneEvent::Down(why) = event {
+                lock(&self.0).push(why);
+            }
+        }
+
+        fn setup(&self, _: &Lane, _: CircuitId, _: SetupPacket, _: Granter) {}
+
+        fn faults(&self, _: BTreeMap<CircuitFault, u64>) {}
+    }
+
+    /// Both ends of a connection: the dialler's, then the acceptor's.
+    async fn connection() -> (Established, Established) {
+        let mut entropy = Entropy::from_number(1);
+        let (server, client) = (SigningKey::generate(&mut entropy), SigningKey::generate(&mut entropy));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = tls::server_config(&server).unwrap();
+        let dialling = async {
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            tls::dial(stream, &client, vec![server.public()]).await.unwrap()
+        };
+        let accepting = async { tls::accept(listener.accept().await.unwrap().0, config).await.unwrap() };
+        tokio::join!(dialling, accepting)
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_reads_nothing_does_not_hold_a_lane_that_is_closed() {
+        let (dialled, _unread) = connection().await;
+        let lane = Lane::new(LaneId(1), LaneEnd::Dialler, 10);
+        let told = Arc::new(Told::default());
+        let running = tokio::spawn(run(lane.clone(), dialled, Pool::new(1 << 20), Clock::start(), Arc::clone(&told)));
+        // More than the kernel's buffers hold: then the writer waits for the peer.
+        let circuit = lane.queue(|queue| queue.open(None)).unwrap();
+        for _ in 0..200 {
+            let frame = || FrameBuf::with_body(Header::new(circuit, Code::Created), &[]);
+            let mut batch: Vec<_> = (0..100).map(|_| port17_proto::lane::queue::Outgoing { circuit, frame: frame() }).collect();
+            lane.queue(|queue| queue.hand_over(&mut batch, &mut Vec::new()));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        lane.close();
+        timeout(Duration::from_secs(10), running).await.expect("the lane waits for its peer for ever").unwrap();
+        assert_eq!(*lock(&told.0), [LaneLoss::Closed]);
+    }
 }
