@@ -278,7 +278,10 @@ pub struct Reader<P: Port> {
     setups: u64,
     setups_at_ms: u64,
     circuits: BTreeMap<CircuitId, Entry<P>>,
+    /// The lanes that this batch has frames for.
     staged: Vec<(P, Vec<Outgoing>)>,
+    /// Empty lists for `staged`, to be used again.
+    batches: Vec<Vec<Outgoing>>,
     touched: Vec<CircuitId>,
     spare: Vec<FrameBuf>,
     events: Vec<Event>,
@@ -297,6 +300,7 @@ impl<P: Port> Reader<P> {
             setups_at_ms: 0,
             circuits: BTreeMap::new(),
             staged: Vec::new(),
+            batches: Vec::new(),
             touched: Vec::new(),
             spare: Vec::new(),
             events: Vec::new(),
@@ -371,10 +375,9 @@ impl<P: Port> Reader<P> {
 
     /// Hands over what the batch made: frames to their lanes, bytes to their streams.
     pub fn end_batch(&mut self, now_ms: u64) {
-        for (lane, batch) in &mut self.staged {
-            if !batch.is_empty() {
-                lane.queue(|queue| queue.hand_over(batch, &mut self.spare));
-            }
+        for (lane, mut batch) in self.staged.drain(..) {
+            lane.queue(|queue| queue.hand_over(&mut batch, &mut self.spare));
+            self.batches.push(batch);
         }
         for circuit in std::mem::take(&mut self.touched) {
             let flushed = match self.circuits.get_mut(&circuit).map(|entry| &mut entry.state) {
@@ -385,8 +388,6 @@ impl<P: Port> Reader<P> {
                 self.fail(circuit, CircuitFault::Junk);
             }
         }
-        // A lane that is gone must not be held: its share is empty from now on.
-        self.staged.retain(|(lane, _)| !lane.queue(|queue| queue.is_closed()));
     }
 
     /// Takes a command, between batches.
@@ -649,7 +650,7 @@ impl<P: Port> Reader<P> {
                 match layer.open_forward(flags, &frame[HEADER_BYTES..], out.bytes_mut()) {
                     Ok(CellKind::Next) => {
                         out.set_header(header);
-                        stage(&mut self.staged, to, Outgoing { circuit: *there, frame: out });
+                        stage(&mut self.staged, &mut self.batches, to, Outgoing { circuit: *there, frame: out });
                         Ok(())
                     }
                     // spec 06, 3: this version has no messages for a relay.
@@ -665,7 +666,7 @@ impl<P: Port> Reader<P> {
                     Err(CircuitFault::Authentication)
                 } else {
                     out.set_header(Header::new(*there, Code::Cell));
-                    stage(&mut self.staged, to, Outgoing { circuit: *there, frame: out });
+                    stage(&mut self.staged, &mut self.batches, to, Outgoing { circuit: *there, frame: out });
                     Ok(())
                 }
             }
@@ -694,7 +695,7 @@ impl<P: Port> Reader<P> {
     }
 
     fn stage(&mut self, to: &P, outgoing: Outgoing) {
-        stage(&mut self.staged, to, outgoing);
+        stage(&mut self.staged, &mut self.batches, to, outgoing);
     }
 
     // ---- The end of circuits ----
@@ -790,10 +791,14 @@ fn created_frame(circuit: CircuitId, body: &[u8]) -> Outgoing {
     Outgoing { circuit, frame: FrameBuf::with_body(Header::new(circuit, Code::Created), body) }
 }
 
-fn stage<P: Port>(staged: &mut Vec<(P, Vec<Outgoing>)>, to: &P, outgoing: Outgoing) {
+fn stage<P: Port>(staged: &mut Vec<(P, Vec<Outgoing>)>, batches: &mut Vec<Vec<Outgoing>>, to: &P, outgoing: Outgoing) {
     match staged.iter_mut().find(|(lane, _)| lane == to) {
         Some((_, batch)) => batch.push(outgoing),
-        None => staged.push((to.clone(), vec![outgoing])),
+        None => {
+            let mut batch = batches.pop().unwrap_or_default();
+            batch.push(outgoing);
+            staged.push((to.clone(), batch));
+        }
     }
 }
 

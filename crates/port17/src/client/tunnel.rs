@@ -119,6 +119,8 @@ struct Standing {
     isolation: Mutex<Option<Isolation>>,
     built: Instant,
     full: AtomicBool,
+    /// The exit has no room for more streams at the moment.
+    busy_until: Mutex<Option<Instant>>,
 }
 
 impl Standing {
@@ -127,7 +129,8 @@ impl Standing {
     }
 
     fn takes_streams(&self, max_age: Duration) -> bool {
-        !self.edge.is_over() && !self.full.load(Ordering::Relaxed) && self.built.elapsed() < max_age
+        let busy = lock(&self.busy_until).is_some_and(|until| until > Instant::now());
+        !self.edge.is_over() && !self.full.load(Ordering::Relaxed) && !busy && self.built.elapsed() < max_age
     }
 }
 
@@ -144,6 +147,8 @@ enum Attempt {
     Answered(OpenError),
     /// The circuit takes no more streams.
     Full,
+    /// The exit has reached a limit of this circuit, and has dialled nobody.
+    Busy,
     /// The circuit died before it was open.
     Dead(Progress),
     /// The circuit died after it was open: the exit may have acted.
@@ -184,6 +189,7 @@ impl Tunnel {
         let mut again: Option<Vec<NodeId>> = None;
         let mut tried_again = false;
         let mut skipped_hops = Skipped::MayBeTried;
+        let mut busy = 0;
         for failures in 0.. {
             if let Some(pause) = pause(failures) {
                 tokio::time::sleep(pause).await;
@@ -199,6 +205,11 @@ impl Tunnel {
                 }
                 Err(Attempt::Answered(error)) => return Err(error),
                 Err(Attempt::Full) => standing.full.store(true, Ordering::Relaxed),
+                Err(Attempt::Busy) if busy == MOST_BUSY => return Err(OpenError::Resource),
+                Err(Attempt::Busy) => {
+                    busy += 1;
+                    *lock(&standing.busy_until) = Some(Instant::now() + BUSY);
+                }
                 // What was sent with OPEN may have been acted on: it is not sent twice.
                 Err(Attempt::Broke) if !first_data.is_empty() => return Err(OpenError::Protocol),
                 Err(Attempt::Broke) => {}
@@ -240,6 +251,7 @@ impl Tunnel {
             Ok(()) => Ok(stream),
             Err(_) if standing.edge.is_over() && was_open => Err(Attempt::Broke),
             Err(_) if standing.edge.is_over() => Err(died(&mut progress).await),
+            Err(ResetCode::Resource) => Err(Attempt::Busy),
             Err(code) => Err(Attempt::Answered(code.into())),
         }
     }
@@ -361,6 +373,7 @@ impl Tunnel {
             isolation: Mutex::new(isolation.cloned()),
             built: Instant::now(),
             full: AtomicBool::new(false),
+            busy_until: Mutex::new(None),
         });
         lock(&self.standing).push(Arc::clone(&standing));
         Ok(standing)
@@ -427,6 +440,11 @@ impl Tunnel {
         lock(&self.standing).iter().filter(|circuit| !circuit.edge.is_over()).map(view).collect()
     }
 }
+
+/// How long a circuit gets no new stream after its exit has reached a limit.
+const BUSY: Duration = Duration::from_secs(1);
+/// Circuits that one connection is refused on for a limit before it is refused itself.
+const MOST_BUSY: u32 = 3;
 
 /// How long to wait after so many failed circuits: the first ones are tried at once, a mesh that is still forming is not flooded.
 fn pause(failures: u32) -> Option<Duration> {
