@@ -21,12 +21,39 @@ CANARY=canary-4f9d1c7e-in-plaintext
 # lanes of all nodes are looked at, client and guard included.
 NODES=127.0.1
 
-# Captured from before the first connection, so that every record has its place in its stream.
-start_captured() {
-    tcpdump -i lo -s 0 -B 262144 -w "$work/capture.pcap" "tcp and (net $NODES.0/24 or port $server_port)" 2>"$work/tcpdump.log" &
+# tcpdump with a large buffer and ahead of others: a packet that it misses makes the capture worthless.
+start_capture() { # FILE FILTER
+    nice -n -15 tcpdump -i lo -s 0 -B 262144 -w "$1" "$2" 2>"$work/tcpdump.log" &
     tcpdump_process=$!
     background+=("$tcpdump_process")
     wait_for 10 grep -q 'listening on' "$work/tcpdump.log"
+}
+
+# Ends tcpdump once it has had time to write what it has.
+stop_capture() {
+    sleep 1
+    kill -INT "$tcpdump_process"
+    # It says so last; a subshell could not wait for it.
+    wait_for 60 grep -q 'dropped by kernel' "$work/tcpdump.log"
+}
+
+is_complete() {
+    cat "$work/tcpdump.log"
+    grep -q '^0 packets dropped by kernel' "$work/tcpdump.log"
+}
+
+# A demo and its load, captured from before the first connection, so that every record has its place in its stream. On a busy
+# machine tcpdump falls behind; then it is done again.
+capture_load() {
+    local _
+    for _ in 1 2 3 4 5; do
+        start_capture "$work/capture.pcap" "tcp and (net $NODES.0/24 or port $server_port)"
+        start_demo --processes
+        load
+        stop_capture
+        if is_complete >/dev/null; then return 0; fi
+        stop_demo
+    done
     start_demo --processes
 }
 
@@ -88,27 +115,16 @@ analysis() { # CHECK
         "$CANARY" origin.demo "GET /" "HTTP/1.1"
 }
 
-nothing_dropped() {
-    kill -INT "$tcpdump_process"
-    wait "$tcpdump_process" || true
-    cat "$work/tcpdump.log"
-    grep -q '^0 packets dropped by kernel' "$work/tcpdump.log"
-}
-
 exits_stopped() {
     local before process
     before=$(wc -l <"$work/server.log")
     for process in $(process_of node-5) $(process_of node-6); do kill -TERM "$process"; done
     sleep 1
-    tcpdump -i lo -U -w "$work/after.pcap" "tcp and port $server_port" 2>"$work/tcpdump.log" &
-    tcpdump_process=$!
-    background+=("$tcpdump_process")
-    wait_for 10 grep -q 'listening on' "$work/tcpdump.log"
+    start_capture "$work/after.pcap" "tcp and port $server_port"
     for address in origin.demo 127.0.0.1; do
         if mesh -m 4 -o "$work/through" "http://$address:$server_port/small"; then return 1; fi
     done
-    kill -INT "$tcpdump_process"
-    wait "$tcpdump_process" || true
+    stop_capture
     cat "$work/tcpdump.log"
     grep -q '^0 packets captured' "$work/tcpdump.log"
     [ "$(wc -l <"$work/server.log")" = "$before" ]
@@ -119,13 +135,14 @@ python3 -c 'import sys; sys.stdout.write((sys.argv[1] + "\n") * 300000)' "$CANAR
 echo small >"$work/files/small"
 serve_files "$work/files" "$work/server"
 server_port=$(cat "$work/server.port")
-start_captured
+capture_load
 
-check "five downloads of the canary through three hops" load
-check "200 client streams make no connection between nodes" connections_are_static
-check "the capture is complete" nothing_dropped
+check "the capture is complete" is_complete
 check "the canary is in the capture between exit and server" analysis control
 check "no plaintext, no destination on any lane" analysis plaintext
 check "all application records after the handshake: (length - 17) mod 2048 = 0" analysis records
+rm "$work/capture.pcap"
+check "five downloads of the canary through three hops" load
+check "200 client streams make no connection between nodes" connections_are_static
 check "all exits stopped: nothing leaves directly" exits_stopped
 finish

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
-use port17::control;
+use port17::control::{self, Status};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use self::content::{Content, hex, sha256};
 use self::download::{Download, DownloadError, Request};
 use self::mesh::{Event, Mesh};
-use self::plan::{ORIGIN_NAME, Plan};
+use self::plan::{Member, ORIGIN_NAME, Plan};
 use self::ports::Ports;
 use self::progress::Progress;
 use self::ready::{Ready, ReadyFile};
@@ -159,7 +159,7 @@ impl Show<'_> {
 
     /// The download, with its route where the client tells it; what happens to members meanwhile is shown too.
     async fn download(&mut self, mesh: &mut Mesh, deadline: Instant) -> Result<(Download, Vec<String>), Failure> {
-        let mut waits_for = "the client's start".to_owned();
+        let mut waits_for = "the first node".to_owned();
         let mut progress = Progress::new(BYTES);
         let plan = self.plan;
         let outcome = {
@@ -258,11 +258,11 @@ impl Show<'_> {
     }
 }
 
-/// Waits for the client, downloads, and finds the route; tries again while the mesh is not there yet.
+/// Waits for the mesh, downloads, and finds the route; tries again while the mesh is not there yet.
 async fn download(plan: &Plan, waits_for: &mut String, progress: &mut Progress) -> Result<(Download, Vec<String>), Failure> {
     let request = Request { proxy: plan.socks, host: ORIGIN_NAME, port: plan.origin.port(), path: PATH, bytes: BYTES };
     loop {
-        wait_for_client(plan, waits_for).await;
+        wait_for_mesh(plan, waits_for).await;
         "the first byte of the download".clone_into(waits_for);
         let mut route = None;
         let result = download::fetch(&request, |bytes| {
@@ -288,17 +288,25 @@ async fn download(plan: &Plan, waits_for: &mut String, progress: &mut Progress) 
     }
 }
 
-/// Until the client waits for nothing more.
-async fn wait_for_client(plan: &Plan, waits_for: &mut String) {
-    loop {
-        match control::status(&plan.control).await {
-            Ok(status) => match status.waiting_for {
-                None => return,
-                Some(waiting) => *waits_for = waiting,
-            },
-            Err(error) => *waits_for = format!("the client: {error}"),
+/// Until nobody waits for anything: the first circuit over a link that is not up yet would cost its repetition.
+async fn wait_for_mesh(plan: &Plan, waits_for: &mut String) {
+    for member in &plan.members {
+        while let Some(missing) = missing(member).await {
+            *waits_for = format!("{}: {missing}", member.name);
+            tokio::time::sleep(AGAIN).await;
         }
-        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// What a member still waits for, in words.
+async fn missing(member: &Member) -> Option<String> {
+    match control::status(&member.config.control).await {
+        Err(error) => Some(error.to_string()),
+        Ok(Status { waiting_for: Some(waiting), .. }) => Some(waiting),
+        Ok(status) => {
+            let (up, wanted) = (status.links.iter().filter(|link| link.up).count(), member.config.neighbours.len());
+            (up < wanted).then(|| format!("{up} of {wanted} links are up"))
+        }
     }
 }
 

@@ -78,14 +78,19 @@ impl Exit {
         self.runtime.spawn_blocking(work).await.ok()?
     }
 
-    /// Dials the addresses that the policy allows, in turn; the address that was checked is the one that is dialled.
     async fn connect(&self, target: &Target) -> Result<(TcpStream, IpAddr, u32), ResetCode> {
         let (addresses, ttl_s) = self.resolve(target).await?;
+        let (stream, ip) = self.dial(addresses).await?;
+        Ok((stream, ip, ttl_s))
+    }
+
+    /// Dials the addresses that are allowed, in turn; the address that was checked is the one that is dialled (spec 07, 4).
+    async fn dial(&self, addresses: Vec<SocketAddr>) -> Result<(TcpStream, IpAddr), ResetCode> {
         let allowed: Vec<_> = addresses.into_iter().filter(|address| self.allows(*address)).collect();
         let mut why = ResetCode::Policy;
         for address in both_families(allowed) {
             match timeout(self.params.exit_dial_timeout, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return Ok((stream, address.ip(), ttl_s)),
+                Ok(Ok(stream)) => return Ok((stream, address.ip())),
                 Ok(Err(error)) => why = coarse(&error),
                 Err(_) => why = ResetCode::Timeout,
             }
@@ -137,5 +142,61 @@ impl Opener for ExitOpener {
     fn open(&self, stream: EdgeStream, target: Target) {
         let exit = Arc::clone(&self.0);
         self.0.runtime.spawn(async move { exit.serve(stream, target).await });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// An exit that may reach this address and port alone, and 127.0.0.9 at any port.
+    fn exit_to(allowed: SocketAddr) -> Arc<Exit> {
+        let lifted = [format!("{}/32:{}", allowed.ip(), allowed.port()), "127.0.0.9/32:*".to_owned()];
+        let guard = ExitGuard::new(lifted.iter().map(|pattern| pattern.parse().unwrap()).collect());
+        let params = Params { exit_dial_timeout: Duration::from_millis(200), ..Params::demo() };
+        Exit::new(ExitPolicy::parse(&["accept tcp *:*"]).unwrap(), guard, BTreeMap::new(), params, Handle::current())
+    }
+
+    async fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    #[tokio::test]
+    async fn if_one_address_fails_the_next_one_is_tried() {
+        let (_listener, open) = listener().await;
+        let closed = SocketAddr::new([127, 0, 0, 9].into(), open.port());
+        let (_, ip) = exit_to(open).dial(vec![closed, open]).await.unwrap();
+        assert_eq!(ip, open.ip());
+        assert_eq!(exit_to(open).dial(vec![closed]).await.unwrap_err(), ResetCode::Refused);
+    }
+
+    /// Spec 07, M4: of several addresses of a name those that are refused are not dialled, also when nothing else is left.
+    #[tokio::test]
+    async fn only_addresses_that_were_checked_are_dialled() {
+        let (forbidden_listener, forbidden) = listener().await;
+        let (_listener, open) = listener().await;
+        let exit = exit_to(open);
+        let (_, ip) = exit.dial(vec![forbidden, open, forbidden]).await.unwrap();
+        assert_eq!(ip, open.ip());
+        assert_eq!(exit.dial(vec![forbidden]).await.unwrap_err(), ResetCode::Policy);
+        assert_eq!(exit.dial(Vec::new()).await.unwrap_err(), ResetCode::Policy);
+        let nobody = tokio::time::timeout(Duration::ZERO, forbidden_listener.accept()).await;
+        assert!(nobody.is_err(), "a refused address was dialled");
+    }
+
+    #[test]
+    fn both_families_come_first_and_at_most_four_are_tried() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let [a, b, c] = ["1.0.0.1:1", "1.0.0.2:1", "1.0.0.3:1"].map(address);
+        let [x, y] = ["[2a00::1]:1", "[2a00::2]:1"].map(address);
+        assert_eq!(both_families(vec![a, b, c, x, y]), [a, x, b, c]);
+        assert_eq!(both_families(vec![x, a]), [x, a]);
+        assert_eq!(both_families(Vec::new()), []);
     }
 }

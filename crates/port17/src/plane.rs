@@ -356,7 +356,7 @@ impl Worker {
         let now = Now { unix_seconds: Plane::unix_seconds(), ms: self.plane.clock.now_ms() };
         match hop::process(&*self.plane, job, now, &mut self.entropy) {
             Decision::Relayed => {}
-            Decision::Exit(exit) => self.exit(exit),
+            Decision::Exit(exit) => self.exit(*exit),
             Decision::Declined(status) => self.plane.count(declined(status), 1),
             Decision::Refused(error) => self.plane.count(setup_error(error), 1),
         }

@@ -72,7 +72,7 @@ pub enum Decision<P> {
     /// It was passed on; the next hop's answer is awaited.
     Relayed,
     /// The circuit ends here: its edge is to be made, then [`serve`] to be called.
-    Exit(Exit<P>),
+    Exit(Box<Exit<P>>),
     /// It was answered with this status, never OK, and ends.
     Declined(SetupStatus),
     /// It got DESTROY and nothing else.
@@ -104,7 +104,7 @@ pub fn process<P: Port>(hop: &impl Hop<P>, setup: Setup<P>, now: Now, entropy: &
             Ok((onward, backward)) => relay(Setup { lane, circuit, packet, granter }, keys, onward, backward),
             Err(status) => decline(&lane, circuit, keys, status),
         },
-        Ok((keys, None)) if hop.is_exit() => Decision::Exit(Exit { lane, circuit, granter, keys }),
+        Ok((keys, None)) if hop.is_exit() => Decision::Exit(Box::new(Exit { lane, circuit, granter, keys })),
         Ok((keys, None)) => decline(&lane, circuit, keys, SetupStatus::Policy),
         Err(error) => {
             refuse(&lane, circuit);
@@ -172,7 +172,12 @@ fn relay<P: Port>(setup: Setup<P>, keys: HopKeys, onward: P, backward: Granter) 
     // The onward reader has its half before the SETUP can be answered.
     onward.command(Command::Install(there, back));
     send_setup(&onward, there, &packet);
-    lane.command(Command::Install(circuit, Install::Forward { layer: forward, to: onward, circuit: there }));
+    let forward = Install::Forward { layer: forward, to: onward.clone(), circuit: there };
+    lane.command(Command::Install(circuit, forward));
+    if lane.queue(|queue| queue.is_closed()) {
+        // The lane was lost meanwhile, perhaps before its reader could take the command: nobody else would end the circuit there.
+        refuse(&onward, there);
+    }
     Decision::Relayed
 }
 

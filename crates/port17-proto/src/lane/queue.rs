@@ -6,12 +6,14 @@
 //! Readers hand over whole batches, the lane's one writer takes whole batches; frames go round between the two (`spare`), so that
 //! nothing is allocated per cell. The queue is plain data: the shell puts it under one lock and never encrypts under it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::credit::{CreditError, Granter, Pace};
 use super::frame::{FrameBuf, Header, PAIRS_PER_FRAME, pairs_frame};
 use crate::ids::CircuitId;
-use crate::limits::{CONTROL_QUEUE_BYTES, FIRST_WINDOW_CELLS, LANE_CIRCUITS, LANE_WRITE_FRAMES, URGENT_MESSAGES};
+use crate::limits::{
+    CONTROL_QUEUE_BYTES, FIRST_WINDOW_CELLS, LANE_CIRCUITS, LANE_WRITE_FRAMES, MAX_WINDOW_CELLS, URGENT_MESSAGES,
+};
 use crate::wire::registry::{Command, FRAME_BYTES};
 
 /// Frames a flow may send before the next flow's turn.
@@ -111,6 +113,8 @@ pub struct LaneQueue<H> {
     end: LaneEnd,
     next_id: u32,
     flows: BTreeMap<CircuitId, Flow<H>>,
+    /// Ids of this end whose DESTROY is queued or sent, and the peer's has not come.
+    dying: BTreeSet<CircuitId>,
     new: VecDeque<CircuitId>,
     old: VecDeque<CircuitId>,
     control: VecDeque<FrameBuf>,
@@ -146,6 +150,7 @@ impl<H: Clone> LaneQueue<H> {
             end,
             next_id,
             flows: BTreeMap::new(),
+            dying: BTreeSet::new(),
             new: VecDeque::new(),
             old: VecDeque::new(),
             control: VecDeque::new(),
@@ -186,13 +191,14 @@ impl<H: Clone> LaneQueue<H> {
     /// Draws a free circuit id of this end and opens its flow.
     ///
     /// # Errors
-    /// When all are in use or the lane is closed.
+    /// When all are in use or dying, or the lane is closed.
     pub fn open(&mut self, upstream: Option<Upstream<H>>) -> Result<CircuitId, QueueError> {
-        if self.dead || self.flows.len() >= LANE_CIRCUITS {
+        if self.dead || self.flows.len() + self.dying.len() >= LANE_CIRCUITS {
             return Err(QueueError::NoCircuit);
         }
         let mut id = CircuitId(self.next_id);
-        while self.flows.contains_key(&id) {
+        // spec 05, M6: free is what both have destroyed.
+        while self.flows.contains_key(&id) || self.dying.contains(&id) {
             id = CircuitId(self.following(id.0));
         }
         self.next_id = self.following(id.0);
@@ -267,21 +273,39 @@ impl<H: Clone> LaneQueue<H> {
             flow.frames.push_back(frame);
             self.enter_round(circuit);
         } else if !orderly || !flow.ending {
-            self.flows.remove(&circuit);
-            self.credit.remove(&circuit);
-            self.reclaims.remove(&circuit);
-            self.limits.remove(&circuit);
+            if self.flows.remove(&circuit).is_some_and(|flow| flow.in_round) {
+                self.new.retain(|other| *other != circuit);
+                self.old.retain(|other| *other != circuit);
+            }
             self.destroys.push_back(circuit);
+            self.forget(circuit);
         }
     }
 
-    /// Answers the DESTROY of a circuit that has no flow here; false when too many such answers wait already.
-    pub fn answer_destroy(&mut self, circuit: CircuitId) -> bool {
-        let room = self.destroys.len() < LANE_CIRCUITS;
-        if room && !self.flows.contains_key(&circuit) {
-            self.destroys.push_back(circuit);
+    /// The circuit's DESTROY is the last that is said about it; the id stays taken until the peer's has come.
+    fn forget(&mut self, circuit: CircuitId) {
+        self.credit.remove(&circuit);
+        self.reclaims.remove(&circuit);
+        self.limits.remove(&circuit);
+        if !self.end.peer_may_open(circuit) {
+            self.dying.insert(circuit);
         }
-        room
+    }
+
+    /// The peer's DESTROY has come: what waits is of no use, and if ours has not been queued, it goes now.
+    pub fn destroyed(&mut self, circuit: CircuitId) {
+        self.destroy(circuit, false);
+        self.dying.remove(&circuit);
+    }
+
+    /// Answers the DESTROY of a circuit that is not known here.
+    pub fn answer_destroy(&mut self, circuit: CircuitId) {
+        self.destroys.push_back(circuit);
+    }
+
+    /// Whether so many DESTROYs wait that the peer cannot be reading them: it is to lose the lane.
+    pub fn is_flooded(&self) -> bool {
+        self.destroys.len() >= LANE_CIRCUITS
     }
 
     /// Ends at once what has been ending for `patience_ms`: its peer gives no credit.
@@ -315,10 +339,11 @@ impl<H: Clone> LaneQueue<H> {
         self.roomy.drain(..)
     }
 
-    /// The peer permits more cells. Unknown circuits are ignored (they are dying); permission never decreases.
+    /// The peer permits more cells. Unknown circuits are ignored (they are dying); permission never decreases. No honest peer permits
+    /// more than the largest window beyond what was sent: what goes further counts for as much, else an edge would queue without end.
     pub fn credited(&mut self, circuit: CircuitId, permitted: u64) {
         let Some(flow) = self.flows.get_mut(&circuit) else { return };
-        flow.permitted = flow.permitted.max(permitted);
+        flow.permitted = flow.permitted.max(permitted.min(flow.sent + MAX_WINDOW_CELLS));
         if flow.wants_room && flow.permitted > flow.sent {
             flow.wants_room = false;
             self.roomy.push(circuit);
@@ -483,6 +508,7 @@ impl<H: Clone> LaneQueue<H> {
             self.frames_since_control.saturating_add(u32::try_from(out.len() - before).unwrap_or(u32::MAX));
         if flow.ending && flow.frames.is_empty() {
             self.flows.remove(&circuit);
+            self.forget(circuit);
         } else if flow.sendable() {
             let unfinished = flow.deficit > 0;
             if unfinished {
@@ -633,6 +659,54 @@ mod tests {
         assert!(!queue.is_open(circuit));
         queue.destroy(circuit, false);
         assert!(queue.is_empty(), "one DESTROY, not two");
+    }
+
+    #[test]
+    fn an_id_is_used_again_only_after_both_destroys() {
+        let mut queue = queue();
+        let first = queue.open(None).unwrap();
+        for orderly in [false, true] {
+            give(&mut queue, first, usize::from(orderly));
+            queue.destroy(first, orderly);
+            taken(&mut queue, MOST);
+            queue.next_id = first.0;
+            let other = queue.open(None).unwrap();
+            assert_ne!(other, first, "the peer's DESTROY has not come");
+            queue.destroyed(first);
+            queue.destroyed(other);
+            queue.next_id = first.0;
+            assert_eq!(queue.open(None), Ok(first));
+        }
+    }
+
+    #[test]
+    fn ids_whose_destroy_is_never_answered_are_bounded() {
+        let mut queue = queue();
+        let opened = (0..=LANE_CIRCUITS).take_while(|_| queue.open(None).map(|circuit| queue.destroy(circuit, false)).is_ok());
+        assert_eq!(opened.count(), LANE_CIRCUITS);
+    }
+
+    #[test]
+    fn the_peer_s_destroy_ends_what_still_waits_for_credit() {
+        let mut queue = queue();
+        let circuit = queue.open(None).unwrap();
+        give(&mut queue, circuit, 30);
+        queue.destroy(circuit, true);
+        queue.destroyed(circuit);
+        assert_eq!(taken(&mut queue, MOST), [(1, Command::Destroy)], "once, and no cells");
+    }
+
+    #[test]
+    fn a_circuit_that_ended_leaves_no_place_in_the_round() {
+        let mut queue: LaneQueue<u8> = LaneQueue::new(LaneEnd::Acceptor, 10);
+        let circuit = CircuitId(1);
+        for _ in 0..100 {
+            queue.accept(circuit);
+            give(&mut queue, circuit, 1);
+            queue.destroyed(circuit);
+        }
+        assert_eq!((queue.new.len(), queue.old.len()), (0, 0), "a peer that reads nothing could fill it");
+        assert_eq!(taken(&mut queue, 1000).len(), 100);
     }
 
     #[test]

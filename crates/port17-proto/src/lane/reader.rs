@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use super::credit::{Granter, Permitted, Pool};
+use super::credit::{CreditError, Granter, Permitted, Pool};
 use super::frame::{Frame, FrameBuf, Header, HeaderError, pairs};
 use super::queue::{LaneQueue, Outgoing};
 use crate::circuit::created::CreatedSealer;
@@ -32,7 +32,8 @@ pub trait Port: Clone + PartialEq + Sized {
     /// Works on the lane's queue under its lock, and wakes its writer if there is something to send.
     fn queue<R>(&self, work: impl FnOnce(&mut LaneQueue<Self>) -> R) -> R;
 
-    /// Tells the lane's reader something, before its next batch.
+    /// Tells the lane's reader something, before its next batch. Dropped when the reader is gone: a command may hold what holds the
+    /// lane, and would keep both and their memory for ever.
     fn command(&self, command: Command<Self>);
 }
 
@@ -57,7 +58,7 @@ pub trait Sink {
     ///
     /// # Errors
     /// When the peer lies.
-    fn limited(&mut self, limit: u64, now_ms: u64) -> Result<Option<u64>, super::credit::CreditError>;
+    fn limited(&mut self, limit: u64, now_ms: u64) -> Result<Option<u64>, CreditError>;
 
     /// The circuit is over.
     fn closed(&mut self);
@@ -215,9 +216,6 @@ pub enum LinkFault {
     /// Bytes that must be zero are not.
     #[error("padding is not zero")]
     Padding,
-    /// A CONTROL frame whose length is 0 or more than it holds, or whose rest is not zero.
-    #[error("bad control frame")]
-    Control,
     /// Circuits before the lane was opened.
     #[error("a circuit on a lane that was not opened")]
     NotAdmitted,
@@ -407,19 +405,24 @@ impl<P: Port> Reader<P> {
         }
     }
 
-    /// The lane is gone: so are its circuits, on the other lanes too.
-    pub fn close(&mut self) {
+    /// The lane is gone: so are its circuits, on the other lanes too (spec 05, 5).
+    ///
+    /// `pending` takes the commands that wait and lets no more in. It is called once the queue is closed: who gave one before can
+    /// rely on it, who gives one later sees that the lane is gone.
+    pub fn close(&mut self, pending: impl FnOnce() -> Vec<Command<P>>, now_ms: u64) {
+        self.own.queue(LaneQueue::close);
+        pending().into_iter().for_each(|command| self.command(command, now_ms));
         for entry in std::mem::take(&mut self.circuits).into_values() {
             self.part(entry.state, true);
         }
-        self.own.queue(LaneQueue::close);
-        self.end_batch(0);
+        self.end_batch(now_ms);
     }
 
     // ---- Control ----
 
     fn control(&mut self, header: Header, body: &[u8]) -> Result<(), LinkFault> {
-        let bytes = body.first_chunk::<BODY_BYTES>().and_then(|body| read_control_body(body).ok()).ok_or(LinkFault::Control)?;
+        // spec 05, M5
+        let bytes = body.first_chunk::<BODY_BYTES>().and_then(|body| read_control_body(body).ok()).ok_or(LinkFault::Padding)?;
         self.events.push(Event::Control { urgent: header.flags == CONTROL_FLAG_URGENT, bytes: bytes.to_vec() });
         Ok(())
     }
@@ -427,19 +430,7 @@ impl<P: Port> Reader<P> {
     fn limit(&mut self, body: &[u8], now_ms: u64) -> Result<(), LinkFault> {
         let pairs: Vec<_> = pairs(body)?.collect();
         for (circuit, limit) in pairs {
-            let answer = match self.circuits.get_mut(&circuit).map(|entry| &mut entry.state) {
-                Some(State::Forward { to, circuit: there, .. } | State::Backward { to, circuit: there, .. }) => {
-                    let there = *there;
-                    to.queue(|queue| queue.limited(there, limit, now_ms))
-                }
-                Some(
-                    State::Exit { sink, .. }
-                    | State::OriginOpen { sink, .. }
-                    | State::Origin(sink)
-                    | State::OriginOpening(sink, _),
-                ) => sink.limited(limit, now_ms),
-                Some(_) | None => Ok(None),
-            };
+            let answer = self.limited(circuit, limit, now_ms);
             match answer {
                 Ok(Some(permitted)) => self.own.queue(|queue| queue.push_credit(circuit, permitted)),
                 Ok(None) => {}
@@ -449,10 +440,34 @@ impl<P: Port> Reader<P> {
         Ok(())
     }
 
+    /// Gives a LIMIT to who asked for it, and the credit that is due.
+    fn limited(&mut self, circuit: CircuitId, limit: u64, now_ms: u64) -> Result<Option<u64>, CreditError> {
+        let Some(entry) = self.circuits.get_mut(&circuit) else { return Ok(None) };
+        // spec 06, M34: cells that came and wait here still need their memory.
+        let below = limit < entry.received;
+        match &mut entry.state {
+            // spec 06, M35
+            State::Dying => Ok(None),
+            _ if below => Err(CreditError),
+            State::Forward { to, circuit: there, .. } | State::Backward { to, circuit: there, .. } => {
+                let there = *there;
+                to.queue(|queue| queue.limited(there, limit, now_ms))
+            }
+            // A client asks as soon as its SETUP is sent, so the answer may come before CREATED.
+            State::Exit { sink, .. } | State::OriginOpen { sink, .. } => sink.limited(limit, now_ms),
+            State::Origin(sink) | State::OriginOpening(sink, _) => sink.limited(limit, now_ms),
+            State::Assembling(..) | State::Opening(_) => Err(CreditError),
+        }
+    }
+
     // ---- SETUP and CREATED ----
 
     fn setup(&mut self, header: Header, body: &[u8], now_ms: u64) -> Result<(), LinkFault> {
         let circuit = header.circuit;
+        // spec 05, 3: whatever has become of the id.
+        if !self.own.queue(|queue| queue.end().peer_may_open(circuit)) {
+            return Err(LinkFault::CircuitId);
+        }
         let Some(entry) = self.circuits.get_mut(&circuit) else { return self.setup_begins(header, body, now_ms) };
         let State::Assembling(parts, _) = &mut entry.state else {
             // spec 05, 2: frames for a dying id are dropped.
@@ -479,10 +494,7 @@ impl<P: Port> Reader<P> {
 
     fn setup_begins(&mut self, header: Header, body: &[u8], now_ms: u64) -> Result<(), LinkFault> {
         let circuit = header.circuit;
-        if !self.own.queue(|queue| queue.end().peer_may_open(circuit)) {
-            return Err(LinkFault::CircuitId);
-        }
-        // spec 05, 3: what stands behind part 0 of no circuit is nobody's.
+        // spec 05, 3: nothing of a SETUP comes before its part 0.
         if header.part != 0 {
             return Err(LinkFault::CircuitId);
         }
@@ -566,11 +578,24 @@ impl<P: Port> Reader<P> {
     fn open(&mut self, circuit: CircuitId, state: State<P>, now_ms: u64) {
         match self.circuits.get_mut(&circuit) {
             Some(entry) if matches!(entry.state, State::Opening(_)) => {
+                let gone = matches!(&state, State::Forward { to, .. } if to.queue(|queue| queue.is_closed()));
                 let State::Opening(waiting) = std::mem::replace(&mut entry.state, state) else { return };
+                if gone {
+                    return self.next_lost(circuit);
+                }
                 self.replay(circuit, waiting, now_ms);
             }
             Some(_) | None => self.part(state, false),
         }
+    }
+
+    /// The next lane was lost, perhaps before its reader knew of this circuit: then nobody else would end it. Else the answer to its
+    /// SETUP waits already, and the end behind it.
+    fn next_lost(&mut self, circuit: CircuitId) {
+        if let Some(entry) = self.circuits.get_mut(&circuit) {
+            entry.state = State::Dying;
+        }
+        self.own.queue(|queue| queue.destroy(circuit, true));
     }
 
     fn origin_opens(&mut self, circuit: CircuitId, layers: OriginBackward, now_ms: u64) {
@@ -675,14 +700,19 @@ impl<P: Port> Reader<P> {
     /// The peer's DESTROY: answered by ours, and passed on.
     fn destroyed(&mut self, circuit: CircuitId, body: &[u8]) -> Result<(), LinkFault> {
         zero(body)?;
-        let Some(entry) = self.circuits.remove(&circuit) else {
-            // Its SETUP was dropped before it left the peer: nothing to end, but the id is free only after both (spec 05, 2).
-            let answered = self.own.queue(|queue| queue.end().peer_may_open(circuit) && queue.answer_destroy(circuit));
-            return if answered { Ok(()) } else { Err(LinkFault::CircuitId) };
-        };
-        if !matches!(entry.state, State::Dying) {
-            self.own.queue(|queue| queue.destroy(circuit, false));
+        // spec 05, 7: a peer that makes us answer and reads no answer.
+        if self.own.queue(|queue| queue.is_flooded()) {
+            return Err(LinkFault::TooManyCircuits);
         }
+        let Some(entry) = self.circuits.remove(&circuit) else {
+            // Its SETUP was dropped before it left the peer: nothing to end, but the id is free only after both (spec 05, 3).
+            if !self.own.queue(|queue| queue.end().peer_may_open(circuit)) {
+                return Err(LinkFault::CircuitId);
+            }
+            self.own.queue(|queue| queue.answer_destroy(circuit));
+            return Ok(());
+        };
+        self.own.queue(|queue| queue.destroyed(circuit));
         self.part(entry.state, true);
         Ok(())
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,7 +27,7 @@ use tokio::time::Instant;
 
 use super::lanes::{Dial, DialKey, LaneAttempt};
 use super::{throw_away, time};
-use crate::bottles::BottleDirectory;
+use crate::bottles::{BottleDirectory, BottleFile};
 use crate::exit::Exit;
 use crate::keystore::SeqFile;
 use crate::lane::{self, Lane, lock};
@@ -71,7 +72,10 @@ pub(super) struct Driver {
     listening: Vec<SocketAddr>,
     lanes: HashMap<LaneId, Held>,
     dials: HashMap<DialId, AbortHandle>,
-    seen: BTreeMap<std::path::PathBuf, Vec<u8>>,
+    /// What each file of the directory of Bottles held when it was last looked at; where it could not be read, why.
+    seen: BTreeMap<PathBuf, Result<Vec<u8>, String>>,
+    /// The file whose Bottle is being taken.
+    reading: Option<PathBuf>,
     next_lane: u64,
     stopped: bool,
 }
@@ -115,6 +119,7 @@ impl Driver {
             lanes: HashMap::new(),
             dials: HashMap::new(),
             seen: BTreeMap::new(),
+            reading: None,
             next_lane: 0,
             stopped: false,
         }
@@ -253,7 +258,11 @@ impl Driver {
             Output::Guard(guard) => {
                 self.guard.send_replace(Some(guard));
             }
-            Output::Counted(what) => tracing::debug!(what = what.name(), "counted"),
+            // spec 10, 1: a file that fails is named.
+            Output::Counted(what) => match &self.reading {
+                Some(file) => tracing::warn!(file = %file.display(), why = what.name(), "no use for a Bottle"),
+                None => tracing::debug!(what = what.name(), "counted"),
+            },
             Output::Stopped => self.stopped = true,
             Output::BottlerackChanged(_) | Output::Wait { .. } => {}
         }
@@ -373,16 +382,25 @@ impl Driver {
                 return;
             }
         };
-        // What is no longer there must not be remembered for ever.
-        self.seen.retain(|path, _| files.binary_search_by(|file| file.path.cmp(path)).is_ok());
-        for file in files {
-            let Ok(bytes) = file.bytes else { continue };
-            if self.seen.get(&file.path) == Some(&bytes) {
+        self.seen.retain(|path, _| files.iter().any(|file| file.path == *path));
+        for BottleFile { path, bytes } in files {
+            let found = bytes.map_err(|error| error.to_string());
+            if self.seen.get(&path) == Some(&found) {
                 continue;
             }
-            self.seen.insert(file.path, bytes.clone());
-            self.node.handle(Input::Bottle(bytes), time(self.plane.clock));
-            self.drain();
+            self.seen.insert(path.clone(), found.clone());
+            match found {
+                Ok(bytes) => {
+                    self.reading = Some(path);
+                    self.node.handle(Input::Bottle(bytes), time(self.plane.clock));
+                    self.drain();
+                    self.reading = None;
+                }
+                Err(error) => {
+                    self.plane.count("bottle-not-read", 1);
+                    tracing::warn!(file = %path.display(), %error, "a Bottle cannot be read");
+                }
+            }
         }
     }
 

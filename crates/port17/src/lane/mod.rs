@@ -57,7 +57,7 @@ struct Shared {
     id: LaneId,
     waiting: Mutex<Waiting>,
     writer: Notify,
-    /// For the reader; none once it is gone.
+    /// What the reader is to be told; none once it is gone.
     commands: Mutex<Option<Vec<Command<Lane>>>>,
     reader: Notify,
     /// Who waits for room on a circuit that begins or ends here.
@@ -107,12 +107,6 @@ impl Lane {
     /// Ends the lane once what is urgent has been written.
     pub fn close(&self) {
         self.0.closing.notify_one();
-    }
-
-    /// The reader is gone: what it was still to be told, and all that comes later, is abandoned.
-    fn take_no_commands(&self) {
-        let left = lock(&self.0.commands).take();
-        left.into_iter().flatten().for_each(Command::abandon);
     }
 
     /// Ready when nothing urgent waits, or the peer does not read it.

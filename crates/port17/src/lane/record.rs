@@ -73,19 +73,20 @@ pub(super) struct Sealer {
     kernel: Arc<Mutex<Kernel>>,
     encrypter: Box<dyn MessageEncrypter>,
     seq: u64,
+    update_after: u64,
 }
 
 impl Sealer {
     pub(super) fn new(kernel: Arc<Mutex<Kernel>>, (seq, secrets): (u64, ConnectionTrafficSecrets)) -> Result<Self, Error> {
         let suite = lock(&kernel).suite()?;
         let (key, iv) = key(secrets)?;
-        Ok(Self { suite, kernel, encrypter: suite.aead_alg.encrypter(key, iv), seq })
+        Ok(Self { suite, kernel, encrypter: suite.aead_alg.encrypter(key, iv), seq, update_after: KEY_UPDATE_AFTER })
     }
 
     /// Seals the concatenation of `parts`, at most 16 KiB, as one record of application data. Gives its bytes, and before them a
     /// KeyUpdate when one is due.
     pub(super) fn seal(&mut self, parts: &[&[u8]], out: &mut Vec<Vec<u8>>) -> Result<(), Error> {
-        if self.seq >= KEY_UPDATE_AFTER {
+        if self.seq >= self.update_after {
             out.push(self.protect(ContentType::Handshake, OutboundChunks::Single(&KEY_UPDATE))?);
             let (key, iv) = key(lock(&self.kernel).next_sending()?)?;
             self.encrypter = self.suite.aead_alg.encrypter(key, iv);
@@ -162,4 +163,70 @@ impl Opener {
 
     /// Where data begins in a record.
     pub(super) const DATA_AT: usize = HEADER;
+}
+
+#[cfg(test)]
+mod tests {
+    use port17_proto::crypto::{Entropy, SigningKey};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::tls::{self, Established};
+    use super::*;
+
+    /// Two ends of one connection.
+    async fn ends() -> (Established, Established) {
+        let mut entropy = Entropy::from_number(17);
+        let (dialler, acceptor) = (SigningKey::generate(&mut entropy), SigningKey::generate(&mut entropy));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = tls::server_config(&acceptor).unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let dialled = tls::dial(dialled, &dialler, vec![acceptor.public()]);
+        tokio::try_join!(dialled, tls::accept(accepted, config)).unwrap()
+    }
+
+    /// Spec 05, 1: keys change by KeyUpdate, each direction by itself, and the other end follows.
+    #[tokio::test]
+    async fn keys_are_updated_and_the_other_end_follows() {
+        let (mut dialled, mut accepted) = ends().await;
+        dialled.sealer.update_after = 3;
+        accepted.sealer.update_after = 5;
+        let mut updates = [0, 0];
+        for number in 0..20u8 {
+            let pairs = [(&mut dialled.sealer, &mut accepted.opener), (&mut accepted.sealer, &mut dialled.opener)];
+            for (direction, (sealer, opener)) in pairs.into_iter().enumerate() {
+                let mut records = Vec::new();
+                sealer.seal(&[b"record ", &[number]], &mut records).unwrap();
+                let (record, before) = records.split_last_mut().unwrap();
+                for update in before {
+                    assert!(matches!(opener.open(update).unwrap(), Opened::Nothing));
+                    updates[direction] += 1;
+                }
+                let Opened::Data(length) = opener.open(record).unwrap() else { panic!("no data") };
+                assert_eq!(record[Opener::DATA_AT..][..length], [&b"record "[..], &[number]].concat());
+            }
+        }
+        assert_eq!(updates, [6, 3]);
+    }
+
+    /// Under the old key nothing is taken any more; nor is a record twice, or a changed one.
+    #[tokio::test]
+    async fn a_record_that_is_not_the_next_one_is_refused() {
+        let (mut dialled, mut accepted) = ends().await;
+        dialled.sealer.update_after = 2;
+        let mut records = Vec::new();
+        (0..3).for_each(|_| dialled.sealer.seal(&[b"x"], &mut records).unwrap());
+        let [first, second, update, third] = &records[..] else { panic!("{} records", records.len()) };
+        let opener = &mut accepted.opener;
+        assert!(opener.open(&mut second.clone()).is_err(), "out of order");
+        let mut changed = first.clone();
+        changed[Opener::DATA_AT] ^= 1;
+        assert!(opener.open(&mut changed).is_err());
+        assert!(opener.open(&mut first.clone()).is_ok());
+        assert!(opener.open(&mut first.clone()).is_err(), "again");
+        assert!(opener.open(&mut second.clone()).is_ok());
+        assert!(opener.open(&mut third.clone()).is_err(), "the update is missing");
+        assert!(opener.open(&mut update.clone()).is_ok());
+        assert!(opener.open(&mut third.clone()).is_ok());
+    }
 }

@@ -48,7 +48,7 @@ pub trait Carrier: Send + Sync + 'static {
     fn faults(&self, faults: BTreeMap<CircuitFault, u64>);
 }
 
-/// What a lane that is over waits for its writer.
+/// What a writer may take to end once its lane is over.
 const FAREWELL: Duration = Duration::from_millis(500);
 /// Reads taken in one go before other tasks get their turn.
 const READS_PER_TURN: u32 = 4;
@@ -57,7 +57,7 @@ const READS_PER_TURN: u32 = 4;
 pub async fn run<C: Carrier>(lane: Lane, connection: Established, pool: Arc<Pool>, clock: Clock, carrier: Arc<C>) {
     let Established { stream, sealer, opener, early, incoming, .. } = connection;
     let stream = Arc::new(stream);
-    let writer = tokio::spawn(write(lane.clone(), Arc::clone(&stream), sealer, clock));
+    let mut writer = tokio::spawn(write(lane.clone(), Arc::clone(&stream), sealer, clock));
     let mut reading = Reading::new(lane.clone(), pool, clock, opener, incoming, carrier);
     let why = tokio::select! {
         why = reading.run(&stream, early) => why,
@@ -66,12 +66,12 @@ pub async fn run<C: Carrier>(lane: Lane, connection: Established, pool: Arc<Pool
             LaneLoss::Closed
         }
     };
-    reading.reader.close();
-    lane.take_no_commands();
-    // The writer sees the closed queue, says good-bye to the peer and ends: unless the peer does not read.
-    let mut writer = writer;
+    reading.reader.close(|| lock(&lane.0.commands).take().unwrap_or_default(), clock.now_ms());
+    // The writer sees the closed queue, says good-bye to the peer and ends. One that waits for a peer who does not read would wait
+    // for ever, and the connection with it.
     if tokio::time::timeout(FAREWELL, &mut writer).await.is_err() {
         writer.abort();
+        let _ = socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
     }
     reading.carrier.event(&lane, LaneEvent::Down(why)).await;
 }
@@ -198,8 +198,8 @@ impl<C: Carrier> Reading<C> {
                 break;
             }
             match self.opener.open(&mut self.buffer[at..at + length]).map_err(|_| "a TLS record that is not authentic")? {
-                // spec 05, 1: one to eight frames.
-                Opened::Data(0) => return Err("a record without frames"),
+                // spec 05, 1: at least one frame; who sends none keeps us busy for nothing.
+                Opened::Data(0) => return Err(NOT_WHOLE_FRAMES),
                 Opened::Data(data) => {
                     let from = at + Opener::DATA_AT;
                     let bytes = &mut self.buffer[from..from + data];
@@ -247,12 +247,14 @@ impl<C: Carrier> Reading<C> {
     }
 }
 
+const NOT_WHOLE_FRAMES: &str = "a record that does not hold whole frames";
+
 /// Takes the frames of one record; every record holds whole frames (spec 05, 1). Gives the bytes taken: fewer than all when a
 /// control message must be answered first.
 fn frames(reader: &mut Reader<Lane>, now_ms: u64, bytes: &mut [u8]) -> Result<usize, &'static str> {
     let (whole, rest) = bytes.as_chunks_mut::<FRAME_BYTES>();
     if !rest.is_empty() {
-        return Err("a record that does not hold whole frames");
+        return Err(NOT_WHOLE_FRAMES);
     }
     for (taken, frame) in whole.iter_mut().enumerate() {
         if !reader.is_admitted() && reader.has_events() {
@@ -267,7 +269,6 @@ fn name(fault: LinkFault) -> &'static str {
     match fault {
         LinkFault::Header(_) => "bad frame header",
         LinkFault::Padding => "padding is not zero",
-        LinkFault::Control => "bad control frame",
         LinkFault::NotAdmitted => "a circuit before HELLO",
         LinkFault::CircuitId => "a circuit id out of place",
         LinkFault::TooManyCircuits => "too many circuits",

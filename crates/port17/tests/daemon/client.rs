@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use port17_proto::bottle::UnverifiedBottle;
 use port17_proto::params::Params;
 
 use crate::mesh::{Daemon, Mesh, PATIENCE, Plan, eventually, is_reset, quick, within};
@@ -315,7 +316,7 @@ fn a_hop_that_failed_is_left_out() {
 }
 
 #[test]
-fn damaged_bottles_disturb_nobody_and_the_newest_counts() {
+fn damaged_bottles_disturb_nobody() {
     let mesh = Plan::of(3).start();
     let directory = &mesh.client.config.bottles;
     let old = mesh.nodes[2].bottle().unwrap();
@@ -333,7 +334,11 @@ fn damaged_bottles_disturb_nobody_and_the_newest_counts() {
         std::fs::write(directory.join(name), bytes).unwrap();
     }
     std::fs::create_dir(directory.join("directory.bottle")).unwrap();
-    mesh.client.wait("they are counted", |status| status.counts.values().sum::<u64>() >= 3);
+    let count = |status: &port17::control::Status, name| status.counts.get(name).copied().unwrap_or(0);
+    for daemon in mesh.nodes.iter().chain([&mesh.client]) {
+        // The huge one and the directory are not even read.
+        daemon.wait("they are counted", |status| count(status, "bottle-refused") >= 4 && count(status, "bottle-not-read") == 2);
+    }
     let origin = Origin::echo(mesh.ip(200));
     assert_echo(&mut connect(mesh.proxy(), origin.address).unwrap());
 }
@@ -362,4 +367,35 @@ fn the_proxy_is_local() {
     mesh.client.start();
     let address: SocketAddr = mesh.proxy();
     assert!(address.ip().is_loopback());
+}
+
+/// Law 5: whatever happens to its node, a Bottle stays as its node signed it; others neither change nor remove it.
+#[test]
+fn law_5_nobody_edits_the_bottle_of_another() {
+    let mut mesh = Plan::of(3).start();
+    let origin = Origin::echo(mesh.ip(200));
+    mesh.nodes[1].kill();
+    let bottle = mesh.nodes[1].bottle().unwrap();
+    let read = UnverifiedBottle::parse(&bottle).unwrap();
+    assert_eq!(read.claimed_node_id(), mesh.nodes[1].id);
+
+    // Its neighbours see that it is gone, doubt it as a hop, and stop and start.
+    eventually("a refusal", || connect(mesh.proxy(), origin.address).err());
+    for node in [0, 2] {
+        mesh.nodes[node].stop();
+        mesh.nodes[node].start();
+    }
+    for node in [0, 2] {
+        mesh.nodes[node].wait("one link", |status| status.links.iter().filter(|link| link.up).count() == 1);
+    }
+    assert_eq!(mesh.nodes[1].bottle().unwrap(), bottle);
+    let files = std::fs::read_dir(&mesh.client.config.bottles).unwrap().count();
+    assert_eq!(files, 3, "a file for each node and nothing else");
+
+    // A copy that somebody changed convinces nobody.
+    let mut forged = bottle.clone();
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    std::fs::write(mesh.nodes[1].bottle_path(), forged).unwrap();
+    mesh.nodes[0].wait("the forgery is counted", |status| status.counts.contains_key("bottle-refused"));
 }

@@ -2,5 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod client;
+mod exit;
+mod lanes;
 mod mesh;
 mod origin;
+mod peer;
