@@ -91,6 +91,9 @@ pub const CIRCUIT_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
 pub const EDGE_READ_BYTES: usize = 256 * 1024;
 /// Bytes read from a socket that wait to be sent, per stream: one read ahead, so that a slow circuit does not fill memory.
 pub const STREAM_QUEUE_BYTES: u64 = 256 * 1024;
+/// The same for all streams of a circuit together: beyond, each has room for one turn only, so that a client that opens many streams
+/// and takes nothing costs an exit a few megabytes and no more.
+pub const CIRCUIT_QUEUE_BYTES: u64 = 4 * 1024 * 1024;
 /// Bytes of one stream before the next one's turn: 8 full cells.
 pub const STREAM_QUANTUM_BYTES: usize = 16 * 1024;
 /// OPEN or OPENED: the longest host name and its header fit.
@@ -99,6 +102,9 @@ pub const SMALL_MESSAGE_BYTES: usize = 5 + HOST_NAME_BYTES;
 pub const STREAM_GROWTH_MS: u64 = 500;
 /// A host name in OPEN (DNS).
 pub const HOST_NAME_BYTES: usize = 255;
+
+/// Names that an exit looks up at once: half of the threads that the runtime keeps for what blocks.
+pub const EXIT_LOOKUPS: usize = 256;
 
 // ---- Routes (spec 08) ----
 

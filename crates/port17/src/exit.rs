@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, RwLock};
 
 use port17_proto::circuit::message::{Host, Target};
+use port17_proto::limits::EXIT_LOOKUPS;
 use port17_proto::params::Params;
 use port17_proto::policy::{ExitGuard, ExitPolicy};
 use port17_proto::wire::registry::{ResetCode, StreamProtocol};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::edge::pump_socket;
@@ -26,6 +28,7 @@ pub struct Exit {
     hosts: BTreeMap<String, IpAddr>,
     params: Params,
     runtime: Handle,
+    lookups: Arc<Semaphore>,
 }
 
 impl Exit {
@@ -37,7 +40,8 @@ impl Exit {
         params: Params,
         runtime: Handle,
     ) -> Arc<Self> {
-        Arc::new(Self { policy, guard: RwLock::new(guard), hosts, params, runtime })
+        let lookups = Arc::new(Semaphore::new(EXIT_LOOKUPS));
+        Arc::new(Self { policy, guard: RwLock::new(guard), hosts, params, runtime, lookups })
     }
 
     /// Changes what is refused in front of the policy.
@@ -58,9 +62,20 @@ impl Exit {
         if let Some(ip) = self.hosts.get(name) {
             return Ok((vec![SocketAddr::new(*ip, target.port)], SYSTEM_TTL_S));
         }
-        let lookup = timeout(self.params.exit_resolve_timeout, tokio::net::lookup_host((name.as_str(), target.port)));
-        let addresses: Vec<_> = lookup.await.map_err(|_| ResetCode::Timeout)?.map_err(|_| ResetCode::Unreachable)?.collect();
+        let lookup = timeout(self.params.exit_resolve_timeout, self.look_up(name.clone(), target.port));
+        let addresses = lookup.await.map_err(|_| ResetCode::Timeout)?.ok_or(ResetCode::Unreachable)?;
         if addresses.is_empty() { Err(ResetCode::Unreachable) } else { Ok((addresses, SYSTEM_TTL_S)) }
+    }
+
+    /// Asks the system. Who gives up waiting does not end the system's lookup: it holds its place until it has.
+    async fn look_up(&self, name: String, port: u16) -> Option<Vec<SocketAddr>> {
+        let place = Arc::clone(&self.lookups).acquire_owned().await.ok()?;
+        let work = move || {
+            let found = (name.as_str(), port).to_socket_addrs().ok().map(Iterator::collect);
+            drop(place);
+            found
+        };
+        self.runtime.spawn_blocking(work).await.ok()?
     }
 
     async fn connect(&self, target: &Target) -> Result<(TcpStream, IpAddr, u32), ResetCode> {

@@ -11,8 +11,8 @@ use super::message::{Area, CellReader, Junk, Message, Piece, Target, encode, hea
 use crate::ids::StreamId;
 use crate::lane::credit::{CreditError, Granter};
 use crate::limits::{
-    CIRCUIT_DIALS, CIRCUIT_STREAMS, CIRCUIT_WINDOW_BYTES, STREAM_FIRST_WINDOW_BYTES, STREAM_GROWTH_MS, STREAM_MAX_WINDOW_BYTES,
-    STREAM_QUANTUM_BYTES, STREAM_QUEUE_BYTES,
+    CIRCUIT_DIALS, CIRCUIT_QUEUE_BYTES, CIRCUIT_STREAMS, CIRCUIT_WINDOW_BYTES, STREAM_FIRST_WINDOW_BYTES, STREAM_GROWTH_MS,
+    STREAM_MAX_WINDOW_BYTES, STREAM_QUANTUM_BYTES, STREAM_QUEUE_BYTES,
 };
 use crate::params::Params;
 use crate::wire::registry::{CellType, MESSAGE_BYTES, MESSAGE_HEADER_BYTES, ResetCode, StreamProtocol};
@@ -159,6 +159,8 @@ pub struct Mux {
     cut: Option<(Vec<u8>, usize)>,
     /// DATA whose header is packed: bytes still missing.
     promised: Option<(StreamId, usize)>,
+    /// Bytes that all streams have queued.
+    queued: u64,
     undelivered: u64,
     windows: u64,
     granter: Granter,
@@ -184,6 +186,7 @@ impl Mux {
             messages: VecDeque::new(),
             cut: None,
             promised: None,
+            queued: 0,
             undelivered: 0,
             windows: 0,
             granter,
@@ -248,8 +251,8 @@ impl Mux {
     /// Bytes that may be queued now; none when the stream is over.
     pub fn room(&self, id: StreamId) -> Option<usize> {
         let stream = self.streams.get(&id)?;
-        let queue = STREAM_QUEUE_BYTES.saturating_sub(stream.queued);
-        usize::try_from(queue).ok()
+        let most = if self.queued < CIRCUIT_QUEUE_BYTES { STREAM_QUEUE_BYTES } else { STREAM_QUANTUM_BYTES as u64 };
+        usize::try_from(most.saturating_sub(stream.queued)).ok()
     }
 
     /// Queues bytes of the application. An empty chunk changes nothing.
@@ -257,6 +260,7 @@ impl Mux {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if !chunk.is_empty() && !stream.fin_wanted {
             stream.queued += chunk.len() as u64;
+            self.queued += chunk.len() as u64;
             stream.outgoing.push_back(chunk);
             self.enter_round(id);
         }
@@ -386,6 +390,7 @@ impl Mux {
         let room = &mut area[*at..*at + length];
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.pack(room);
+            self.queued = self.queued.saturating_sub(length as u64);
         }
         *at += length;
         self.promised = (missing > length).then_some((id, missing - length));
@@ -568,6 +573,7 @@ impl Mux {
 
     fn remove(&mut self, id: StreamId, code: Option<ResetCode>, now_ms: u64) {
         let Some(mut stream) = self.streams.remove(&id) else { return };
+        self.queued = self.queued.saturating_sub(stream.queued);
         if let Some((_, missing)) = self.promised.take_if(|(promised, _)| *promised == id) {
             // DATA whose header is packed must be finished, with the bytes that it began with: whoever reads them gets no others.
             let mut rest = vec![0; missing];
@@ -830,6 +836,24 @@ mod tests {
         assert_eq!((events(&mut exit), exit.streams()), (vec![], 0), "nobody would ever end such a stream");
         client.close(ResetCode::Protocol, 0);
         assert_eq!(client.open(&target(), Vec::new(), 0), Err(Exhausted));
+    }
+
+    #[test]
+    fn many_streams_whose_peer_takes_nothing_share_a_bound() {
+        let mut edge = mux(Side::Client);
+        for n in 0..CIRCUIT_STREAMS as u16 {
+            edge.add(StreamId(2 * n + 1), 0);
+        }
+        while let Some((id, room)) = (0..CIRCUIT_STREAMS as u16)
+            .map(|n| StreamId(2 * n + 1))
+            .find_map(|id| edge.room(id).filter(|room| *room > 0).map(|room| (id, room)))
+        {
+            edge.push_data(id, vec![0; room]);
+        }
+        let most = CIRCUIT_QUEUE_BYTES + STREAM_QUEUE_BYTES + (CIRCUIT_STREAMS * STREAM_QUANTUM_BYTES) as u64;
+        assert!(edge.queued <= most, "{} bytes", edge.queued);
+        edge.close(ResetCode::Protocol, 0);
+        assert_eq!(edge.queued, 0);
     }
 
     #[test]

@@ -216,9 +216,6 @@ pub enum LinkFault {
     /// Bytes that must be zero are not.
     #[error("padding is not zero")]
     Padding,
-    /// A CONTROL frame whose length is 0 or more than it holds, or whose rest is not zero.
-    #[error("bad control frame")]
-    Control,
     /// Circuits before the lane was opened.
     #[error("a circuit on a lane that was not opened")]
     NotAdmitted,

@@ -12,7 +12,7 @@ use port17_proto::wire::registry::{BODY_BYTES, Command as Code, FRAME_BYTES, HEA
 use proptest::prelude::*;
 
 use crate::edge::target;
-use crate::mesh::{ADMISSION, Mesh, WIRE_FRAMES, copy, stream_rules};
+use crate::mesh::{ADMISSION, GROWTH_MS, Mesh, WIRE_FRAMES, copy, stream_rules};
 use crate::traffic::opened;
 
 /// A client that the test plays: an open circuit over one or two honest nodes.
@@ -43,7 +43,7 @@ impl Liar {
         let end = mesh.link_raw(client, 1);
         let (origin, packet) = mesh.origin(&(1..=hops).collect::<Vec<_>>(), 0);
         mesh.send_setup(end, CIRCUIT, &packet);
-        let granter = Granter::new(Pool::new(1 << 20).reserve(FIRST_WINDOW_CELLS).unwrap(), Pace::new(10), 0);
+        let granter = Granter::new(Pool::new(1 << 20).reserve(FIRST_WINDOW_CELLS).unwrap(), Pace::new(GROWTH_MS), 0);
         Self { mesh, end, origin, hops, mux: Mux::new(Side::Client, granter, stream_rules()) }
     }
 

@@ -95,8 +95,8 @@ impl<C: Carrier> Reading<C> {
     fn new(lane: Lane, pool: Arc<Pool>, clock: Clock, opener: Opener, incoming: Vec<u8>, carrier: Arc<C>) -> Self {
         let filled = incoming.len();
         let mut buffer = incoming;
-        // Room for a full read behind a record that has come in part.
-        buffer.resize(filled.max(LANE_READ_BYTES) + MAX_RECORD, 0);
+        // Room for a record behind one that has come in part; a lane that is busy gets more.
+        buffer.resize(filled + 2 * MAX_RECORD, 0);
         let reader = Reader::new(lane.clone(), pool);
         Self {
             lane,
@@ -130,7 +130,10 @@ impl<C: Carrier> Reading<C> {
             }
             match stream.try_read(&mut self.buffer[self.filled..]) {
                 Ok(0) => return LaneLoss::Closed,
-                Ok(read) => self.filled += read,
+                Ok(read) => {
+                    self.filled += read;
+                    self.widen();
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     tokio::select! {
                         ready = stream.readable() => if ready.is_err() { return LaneLoss::Broken },
@@ -139,6 +142,14 @@ impl<C: Carrier> Reading<C> {
                 }
                 Err(_) => return LaneLoss::Broken,
             }
+        }
+    }
+
+    /// A read that filled the buffer makes it twice as large: most lanes are idle, and there are thousands.
+    fn widen(&mut self) {
+        if self.filled == self.buffer.len() {
+            let wider = (2 * self.filled).min(LANE_READ_BYTES + MAX_RECORD);
+            self.buffer.resize(wider.max(self.filled), 0);
         }
     }
 
@@ -258,7 +269,6 @@ fn name(fault: LinkFault) -> &'static str {
     match fault {
         LinkFault::Header(_) => "bad frame header",
         LinkFault::Padding => "padding is not zero",
-        LinkFault::Control => "bad control frame",
         LinkFault::NotAdmitted => "a circuit before HELLO",
         LinkFault::CircuitId => "a circuit id out of place",
         LinkFault::TooManyCircuits => "too many circuits",
