@@ -422,7 +422,7 @@ impl<P: Port> Reader<P> {
     // ---- Control ----
 
     fn control(&mut self, header: Header, body: &[u8]) -> Result<(), LinkFault> {
-        let bytes = body.first_chunk::<BODY_BYTES>().and_then(|body| read_control_body(body).ok()).ok_or(LinkFault::Control)?;
+        let bytes = body.first_chunk::<BODY_BYTES>().and_then(|body| read_control_body(body).ok()).ok_or(LinkFault::Padding)?;
         self.events.push(Event::Control { urgent: header.flags == CONTROL_FLAG_URGENT, bytes: bytes.to_vec() });
         Ok(())
     }
