@@ -16,7 +16,7 @@ use port17_proto::circuit::replay::slot_of;
 use port17_proto::circuit::setup::{RouteHop, SetupError, SetupPacket};
 use port17_proto::crypto::{Entropy, KemBackend};
 use port17_proto::ids::{CircuitId, NodeId};
-use port17_proto::lane::credit::{Granter, Pool};
+use port17_proto::lane::credit::{Granter, Pace, Pool};
 use port17_proto::lane::frame::{Frame, FrameBuf, Header};
 use port17_proto::lane::queue::{LaneEnd, LaneQueue};
 use port17_proto::lane::reader::{Admission, CircuitFault, Command, Event, Install, LinkFault, Port, Reader};
@@ -266,7 +266,7 @@ impl Mesh {
         let offset = self.entropy.below(7 - route.len() as u64) as u8;
         let (origin, packet) = self.origin(route, offset);
         let (lane, pool) = (self.ends[end].lane.clone(), Arc::clone(&self.members[self.ends[end].owner].pool));
-        let granter = Granter::new(pool.reserve(FIRST_WINDOW_CELLS).unwrap(), lane.queue(|queue| queue.pace()), self.now_ms);
+        let granter = Granter::new(pool.reserve(FIRST_WINDOW_CELLS).unwrap(), Pace::new(GROWTH_MS), self.now_ms);
         let permitted = granter.permitted();
         let circuit = lane.queue(|queue| queue.open(None)).unwrap();
         let mux = Mux::new(Side::Client, granter, stream_rules());

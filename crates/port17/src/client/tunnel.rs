@@ -193,7 +193,10 @@ impl Tunnel {
                 None => self.circuit_for(target, isolation, &mut skipped_hops)?,
             };
             match self.attempt(&standing, target, &first_data).await {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => {
+                    self.unskip(&standing.route);
+                    return Ok(stream);
+                }
                 Err(Attempt::Answered(error)) => return Err(error),
                 Err(Attempt::Full) => standing.full.store(true, Ordering::Relaxed),
                 // What was sent with OPEN may have been acted on: it is not sent twice.
@@ -252,6 +255,11 @@ impl Tunnel {
         if let Some(node) = route.get(culprit).filter(|_| culprit > 0) {
             lock(&self.skipped).insert(*node, Instant::now() + self.plane.params.hop_skip);
         }
+    }
+
+    /// A circuit has opened over these hops: whatever kept one of them from answering is over.
+    fn unskip(&self, route: &[NodeId]) {
+        lock(&self.skipped).retain(|node, _| !route.contains(node));
     }
 
     /// A standing circuit of this isolation, else a spare one, else a new one.
@@ -391,7 +399,7 @@ impl Tunnel {
         let target = Target { host: Host::Name(String::new()), port: 443 };
         while spares() < self.options.spares {
             let view = self.view.borrow().clone();
-            let route = self.draw_route(&view, &target, &mut Skipped::Tried);
+            let route = self.draw_route(&view, &target, &mut Skipped::MayBeTried);
             let Ok(circuit) = route.and_then(|route| self.build(route, None)) else { return };
             let mut progress = circuit.progress.clone();
             let answered = progress.wait_for(|progress| *progress != Progress::Building);
@@ -404,6 +412,7 @@ impl Tunnel {
                 // Nobody waits for a spare: the next one is tried a second later.
                 return;
             }
+            self.unskip(&circuit.route);
         }
     }
 

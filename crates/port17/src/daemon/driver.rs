@@ -382,7 +382,8 @@ impl Driver {
                 return;
             }
         };
-        self.seen.retain(|path, _| files.iter().any(|file| file.path == *path));
+        // What is no longer there must not be remembered for ever.
+        self.seen.retain(|path, _| files.binary_search_by(|file| file.path.cmp(path)).is_ok());
         for BottleFile { path, bytes } in files {
             let found = bytes.map_err(|error| error.to_string());
             if self.seen.get(&path) == Some(&found) {
