@@ -303,3 +303,9 @@ fn the_third_breach_of_credit_closes_the_link() {
     };
     assert_eq!([(); 3].map(|()| breach(&mut reader)), [Ok(()), Ok(()), Err(LinkFault::Credit)]);
 }
+
+#[test]
+fn a_control_frame_without_bytes_closes_the_link() {
+    let (lane, pool) = (Lane::new(LaneEnd::Dialler), pool());
+    assert_eq!(feed(&mut reader(&lane, &pool), &frame(0, Code::Control)), Err(LinkFault::Control));
+}

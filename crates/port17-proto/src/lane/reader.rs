@@ -216,6 +216,9 @@ pub enum LinkFault {
     /// Bytes that must be zero are not.
     #[error("padding is not zero")]
     Padding,
+    /// A CONTROL frame whose length is 0 or more than it holds, or whose rest is not zero.
+    #[error("bad control frame")]
+    Control,
     /// Circuits before the lane was opened.
     #[error("a circuit on a lane that was not opened")]
     NotAdmitted,
@@ -422,7 +425,7 @@ impl<P: Port> Reader<P> {
     // ---- Control ----
 
     fn control(&mut self, header: Header, body: &[u8]) -> Result<(), LinkFault> {
-        let bytes = body.first_chunk::<BODY_BYTES>().and_then(|body| read_control_body(body).ok()).ok_or(LinkFault::Padding)?;
+        let bytes = body.first_chunk::<BODY_BYTES>().and_then(|body| read_control_body(body).ok()).ok_or(LinkFault::Control)?;
         self.events.push(Event::Control { urgent: header.flags == CONTROL_FLAG_URGENT, bytes: bytes.to_vec() });
         Ok(())
     }

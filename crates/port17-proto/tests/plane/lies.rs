@@ -12,7 +12,7 @@ use port17_proto::wire::registry::{BODY_BYTES, Command as Code, FRAME_BYTES, HEA
 use proptest::prelude::*;
 
 use crate::edge::target;
-use crate::mesh::{ADMISSION, GROWTH_MS, Mesh, WIRE_FRAMES, copy, stream_rules};
+use crate::mesh::{ADMISSION, Mesh, WIRE_FRAMES, copy, stream_rules};
 use crate::traffic::opened;
 
 /// A client that the test plays: an open circuit over one or two honest nodes.
@@ -43,7 +43,7 @@ impl Liar {
         let end = mesh.link_raw(client, 1);
         let (origin, packet) = mesh.origin(&(1..=hops).collect::<Vec<_>>(), 0);
         mesh.send_setup(end, CIRCUIT, &packet);
-        let granter = Granter::new(Pool::new(1 << 20).reserve(FIRST_WINDOW_CELLS).unwrap(), Pace::new(GROWTH_MS), 0);
+        let granter = Granter::new(Pool::new(1 << 20).reserve(FIRST_WINDOW_CELLS).unwrap(), Pace::new(10), 0);
         Self { mesh, end, origin, hops, mux: Mux::new(Side::Client, granter, stream_rules()) }
     }
 
@@ -348,9 +348,9 @@ fn what_is_not_zero_where_it_must_be_closes_the_lane() {
         (frame(CIRCUIT, Code::Destroy, &[1]), LinkFault::Padding),
         (last(frame(CIRCUIT, Code::Destroy, &[])), LinkFault::Padding),
         (last(frame(0, Code::Padding, &[])), LinkFault::Padding),
-        (last(frame(0, Code::Control, &[0, 1, 7])), LinkFault::Padding),
-        (frame(0, Code::Control, &[0xff, 0xff]), LinkFault::Padding),
-        (frame(0, Code::Control, &[]), LinkFault::Padding),
+        (last(frame(0, Code::Control, &[0, 1, 7])), LinkFault::Control),
+        (frame(0, Code::Control, &[0xff, 0xff]), LinkFault::Control),
+        (frame(0, Code::Control, &[]), LinkFault::Control),
         (last(pairs_frame(Code::Credit, &[(CircuitId(1), 2)])), header),
         (last(pairs_frame(Code::Reclaim, &[])), header),
         (pairs_frame(Code::Limit, &[(CircuitId(1), 16), (zero, 1)]), header),

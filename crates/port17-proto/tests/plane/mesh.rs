@@ -266,7 +266,7 @@ impl Mesh {
         let offset = self.entropy.below(7 - route.len() as u64) as u8;
         let (origin, packet) = self.origin(route, offset);
         let (lane, pool) = (self.ends[end].lane.clone(), Arc::clone(&self.members[self.ends[end].owner].pool));
-        let granter = Granter::new(pool.reserve(FIRST_WINDOW_CELLS).unwrap(), lane.queue(|queue| queue.pace()), self.now_ms);
+        let granter = Granter::new(pool.reserve(FIRST_WINDOW_CELLS).unwrap(), Pace::new(GROWTH_MS), self.now_ms);
         let permitted = granter.permitted();
         let circuit = lane.queue(|queue| queue.open(None)).unwrap();
         let mux = Mux::new(Side::Client, granter, stream_rules());

@@ -269,6 +269,7 @@ fn name(fault: LinkFault) -> &'static str {
     match fault {
         LinkFault::Header(_) => "bad frame header",
         LinkFault::Padding => "padding is not zero",
+        LinkFault::Control => "bad control frame",
         LinkFault::NotAdmitted => "a circuit before HELLO",
         LinkFault::CircuitId => "a circuit id out of place",
         LinkFault::TooManyCircuits => "too many circuits",
