@@ -103,17 +103,11 @@ pub struct Params {
     pub pool_clients_percent: u32,
     /// Share of the pool that the clients of one /24 (IPv6: /48) get, in percent.
     pub pool_prefix_percent: u32,
-    /// Bytes of idle reservation of one client link, each way.
-    pub pool_client_idle_bytes: u64,
     /// A window that lies idle this long is taken back to `limits::IDLE_WINDOW_CELLS`.
     pub idle_reclaim: Duration,
     /// A window grows when it was drained within a lane's round trip, or within this time where the round trip is shorter: below
     /// it the round trip measured is noise.
     pub window_growth_floor: Duration,
-    /// A circuit whose queue waits this long …
-    pub queue_wait: Duration,
-    /// … for this long has its window halved.
-    pub queue_wait_for: Duration,
     /// Breaches of credit are counted over this time.
     pub breach_window: Duration,
 
@@ -198,11 +192,8 @@ impl Params {
         pool_min_bytes: 64 << 20,
         pool_clients_percent: 50,
         pool_prefix_percent: 5,
-        pool_client_idle_bytes: 2 << 20,
         idle_reclaim: seconds(5),
         window_growth_floor: ms(2),
-        queue_wait: ms(200),
-        queue_wait_for: seconds(1),
         breach_window: minutes(10),
         opens: Rate { per_second: 4000, burst: 1000 },
         exit_dial_timeout: seconds(10),
@@ -347,8 +338,6 @@ impl Params {
         )?;
         require(in_range(self.idle_reclaim, ms(100), hours(1)), "idle_reclaim", "100 ms to 1 h")?;
         require(self.window_growth_floor <= seconds(1), "window_growth_floor", "at most 1 s")?;
-        require(in_range(self.queue_wait, ms(1), seconds(60)), "queue_wait", "1 ms to 60 s")?;
-        require(in_range(self.queue_wait_for, ms(1), minutes(10)), "queue_wait_for", "1 ms to 10 minutes")?;
         require(in_range(self.breach_window, seconds(1), hours(24)), "breach_window", "1 s to 24 h")?;
         require(in_range(self.exit_dial_timeout, ms(10), minutes(2)), "exit_dial_timeout", "10 ms to 2 minutes")?;
         require(in_range(self.exit_resolve_timeout, ms(10), minutes(2)), "exit_resolve_timeout", "10 ms to 2 minutes")?;

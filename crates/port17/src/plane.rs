@@ -1,7 +1,10 @@
 //! What all lanes of one daemon share: memory, links, circuit keys, the workers that process SETUPs.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, RwLock};
+use std::net::IpAddr;
+use std::sync::{Arc, Condvar, Mutex, RwLock, Weak};
+
+use ipnet::IpNet;
 
 use port17_proto::circuit::hop::{self, Decision, Exit, Hop, Now, Onward, Setup};
 use port17_proto::circuit::keyring::{CircuitKey, CircuitKeyring, KeyId};
@@ -30,6 +33,8 @@ pub struct Carrying {
     pub peer: Peer,
     /// Circuits that the peer lets this side open on it.
     pub circuits: usize,
+    /// The peer's share of memory.
+    pub pool: Arc<Pool>,
 }
 
 /// What a daemon's lanes share.
@@ -38,6 +43,10 @@ pub struct Plane {
     pub clock: Clock,
     /// Memory for cells.
     pub pool: Arc<Pool>,
+    /// The share of it that all clients together have.
+    clients: Arc<Pool>,
+    /// The shares of the networks that clients come from (/24, v6 /48).
+    prefixes: Mutex<BTreeMap<IpNet, Weak<Pool>>>,
     /// The network's parameters.
     pub params: Params,
     own: Option<NodeId>,
@@ -46,7 +55,7 @@ pub struct Plane {
     links: RwLock<BTreeMap<Peer, Vec<LaneId>>>,
     setups: Arc<SetupQueue>,
     exit: Option<Arc<dyn Opener>>,
-    edges: Mutex<Vec<std::sync::Weak<Edge>>>,
+    edges: Mutex<Vec<Weak<Edge>>>,
     faults: Mutex<BTreeMap<&'static str, u64>>,
     engine: mpsc::Sender<Input>,
 }
@@ -63,6 +72,8 @@ impl Plane {
     ) -> Arc<Self> {
         Arc::new(Self {
             clock: Clock::start(),
+            clients: Pool::within(&pool, percent(pool.bytes(), params.pool_clients_percent)),
+            prefixes: Mutex::default(),
             pool,
             params,
             own,
@@ -85,6 +96,23 @@ impl Plane {
     /// What the network says about streams.
     pub fn stream_rules(&self) -> StreamRules {
         StreamRules::from(&self.params)
+    }
+
+    /// The share of memory of a peer at this address: a node's is all, clients have one together and one a network.
+    pub fn share(&self, peer: Peer, address: IpAddr) -> Arc<Pool> {
+        if matches!(peer, Peer::Node(_)) {
+            return Arc::clone(&self.pool);
+        }
+        let address = address.to_canonical();
+        let Ok(prefix) = IpNet::new(address, if address.is_ipv4() { 24 } else { 48 }) else { return Arc::clone(&self.clients) };
+        let mut prefixes = lock(&self.prefixes);
+        prefixes.retain(|_, share| share.strong_count() > 0);
+        let share = prefixes.entry(prefix.trunc()).or_default();
+        share.upgrade().unwrap_or_else(|| {
+            let made = Pool::within(&self.clients, percent(self.pool.bytes(), self.params.pool_prefix_percent));
+            *share = Arc::downgrade(&made);
+            made
+        })
     }
 
     /// The wall clock in Unix seconds.
@@ -172,7 +200,7 @@ impl Plane {
             edges.retain(|edge| edge.upgrade().is_some_and(|edge| !edge.is_over()));
             edges.clone()
         };
-        edges.iter().filter_map(std::sync::Weak::upgrade).for_each(|edge| edge.sweep(idle_ms));
+        edges.iter().filter_map(Weak::upgrade).for_each(|edge| edge.sweep(idle_ms));
     }
 
     /// Starts the threads that do public-key work; they end with [`Self::stop`].
@@ -193,6 +221,10 @@ impl Plane {
     pub fn stop(&self) {
         self.setups.stop();
     }
+}
+
+fn percent(of: u64, percent: u32) -> u64 {
+    of / 100 * u64::from(percent)
 }
 
 /// The wall clock in Unix milliseconds.
@@ -259,8 +291,9 @@ impl Hop<Lane> for Plane {
         self.lane_to(next).map(|Carrying { lane, circuits, .. }| Onward { lane, circuits })
     }
 
-    fn pool(&self) -> &Arc<Pool> {
-        &self.pool
+    fn pool(&self, lane: &Lane) -> Arc<Pool> {
+        let share = read(&self.lanes).get(&lane.id()).map(|carrying| Arc::clone(&carrying.pool));
+        share.unwrap_or_else(|| Arc::clone(&self.pool))
     }
 
     fn is_exit(&self) -> bool {
@@ -392,4 +425,37 @@ fn setup_error(error: SetupError) -> &'static str {
         SetupError::Unsupported => "setup-unsupported",
         SetupError::Padding => "setup-padding",
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use port17_proto::crypto::KemBackend;
+    use port17_proto::wire::message::LinkId;
+
+    use super::*;
+
+    #[test]
+    fn clients_share_memory_by_network_and_never_have_all_of_it() {
+        let (engine, _inputs) = mpsc::channel(1);
+        let keyring = CircuitKeyring::new(KemBackend::AwsLc, 1, 1);
+        let plane = Plane::new(None, Params::DEFAULT, Pool::new(1 << 30), keyring, None, engine);
+        let client = |number: u8, ip: &str| plane.share(Peer::Client(LinkId([number; 16])), ip.parse().unwrap());
+        let node = plane.share(Peer::Node(NodeId([0; 32])), "192.0.2.1".parse().unwrap());
+        assert!(Arc::ptr_eq(&node, &plane.pool));
+
+        let (a, b, far) = (client(1, "192.0.2.1"), client(2, "192.0.2.200"), client(3, "198.51.100.1"));
+        assert!(Arc::ptr_eq(&a, &b) && !Arc::ptr_eq(&a, &far), "one share for each /24");
+        assert!(
+            Arc::ptr_eq(&a, &client(4, "::ffff:192.0.2.9"))
+                && Arc::ptr_eq(&client(5, "2001:db8::1"), &client(6, "2001:db8:0:9::"))
+        );
+        let five_percent = plane.pool.bytes() / 100 * 5;
+        assert!(a.bytes() <= five_percent && a.bytes() > five_percent - 4096);
+        let held = a.reserve(FIRST_WINDOW);
+        assert_eq!((plane.clients.reserved_cells(), plane.pool.reserved_cells()), (FIRST_WINDOW, FIRST_WINDOW));
+        drop((a, b, held));
+        assert_eq!(plane.pool.reserved_cells(), 0);
+    }
+
+    const FIRST_WINDOW: u64 = port17_proto::limits::FIRST_WINDOW_CELLS;
 }

@@ -31,8 +31,8 @@ pub trait Hop<P: Port> {
     /// The lane for a new circuit of a link that is up now, none when there is no such link.
     fn onward(&self, next: NodeId) -> Option<Onward<P>>;
 
-    /// Memory for cells.
-    fn pool(&self) -> &Arc<Pool>;
+    /// The share of memory that this lane's peer has, for cells of its circuits in both directions.
+    fn pool(&self, lane: &P) -> Arc<Pool>;
 
     /// Whether it serves as an exit.
     fn is_exit(&self) -> bool;
@@ -152,7 +152,7 @@ fn onward<P: Port>(hop: &impl Hop<P>, from: &P, next: NodeId, now_ms: u64) -> Re
     let elsewhere = hop.own() != Some(next) && hop.came_from(from) != Some(next);
     let Onward { lane, circuits } = elsewhere.then(|| hop.onward(next)).flatten().ok_or(SetupStatus::NotConnected)?;
     let room = lane.queue(|queue| queue.circuits()) < circuits;
-    let reservation = room.then(|| hop.pool().reserve(FIRST_WINDOW_CELLS)).flatten().ok_or(SetupStatus::Overload)?;
+    let reservation = room.then(|| hop.pool(from).reserve(FIRST_WINDOW_CELLS)).flatten().ok_or(SetupStatus::Overload)?;
     let pace = lane.queue(|queue| queue.pace());
     Ok((lane, Granter::new(reservation, pace, now_ms)))
 }

@@ -13,12 +13,58 @@ use crate::wire::registry::FRAME_BYTES;
 pub struct Pool {
     capacity_cells: u64,
     reserved_cells: AtomicU64,
+    parent: Option<Arc<Pool>>,
+}
+
+/// How full a pool may be for what is asked.
+#[derive(Clone, Copy)]
+enum Room {
+    All,
+    /// Windows beyond the first.
+    Half,
 }
 
 impl Pool {
     /// A pool of this many bytes.
     pub fn new(bytes: u64) -> Arc<Self> {
-        Arc::new(Self { capacity_cells: bytes / FRAME_BYTES as u64, reserved_cells: AtomicU64::new(0) })
+        Arc::new(Self { capacity_cells: bytes / FRAME_BYTES as u64, reserved_cells: AtomicU64::new(0), parent: None })
+    }
+
+    /// A share of another pool: what is reserved here is reserved there too, and never more than this many bytes.
+    pub fn within(parent: &Arc<Self>, bytes: u64) -> Arc<Self> {
+        Arc::new(Self {
+            capacity_cells: bytes / FRAME_BYTES as u64,
+            reserved_cells: AtomicU64::new(0),
+            parent: Some(Arc::clone(parent)),
+        })
+    }
+
+    /// Its size.
+    pub fn bytes(&self) -> u64 {
+        self.capacity_cells * FRAME_BYTES as u64
+    }
+
+    fn take(&self, cells: u64, room: Room) -> bool {
+        let ceiling = match room {
+            Room::All => self.capacity_cells,
+            Room::Half => self.capacity_cells / 2,
+        };
+        let fits = |held: u64| held.checked_add(cells).filter(|sum| *sum <= ceiling);
+        if self.reserved_cells.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_err() {
+            return false;
+        }
+        let taken = self.parent.as_ref().is_none_or(|parent| parent.take(cells, room));
+        if !taken {
+            self.reserved_cells.fetch_sub(cells, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    fn give(&self, cells: u64) {
+        self.reserved_cells.fetch_sub(cells, Ordering::Relaxed);
+        if let Some(parent) = &self.parent {
+            parent.give(cells);
+        }
     }
 
     /// Cells reserved at this moment.
@@ -29,7 +75,7 @@ impl Pool {
     /// Reserves memory for `cells`, none when it is not there.
     pub fn reserve(self: &Arc<Self>, cells: u64) -> Option<Reservation> {
         let mut reservation = Reservation { pool: Arc::clone(self), cells: 0 };
-        reservation.grow_to(cells, self.capacity_cells).then_some(reservation)
+        reservation.grow_to(cells, Room::All).then_some(reservation)
     }
 }
 
@@ -40,21 +86,18 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    fn grow_to(&mut self, cells: u64, ceiling: u64) -> bool {
+    fn grow_to(&mut self, cells: u64, room: Room) -> bool {
         let Some(more) = cells.checked_sub(self.cells) else { return true };
-        let taken = self
-            .pool
-            .reserved_cells
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| held.checked_add(more).filter(|sum| *sum <= ceiling));
-        if taken.is_ok() {
+        let taken = self.pool.take(more, room);
+        if taken {
             self.cells = cells;
         }
-        taken.is_ok()
+        taken
     }
 
     fn shrink_to(&mut self, cells: u64) {
         let Some(less) = self.cells.checked_sub(cells) else { return };
-        self.pool.reserved_cells.fetch_sub(less, Ordering::Relaxed);
+        self.pool.give(less);
         self.cells = cells;
     }
 }
@@ -155,9 +198,8 @@ impl Granter {
     }
 
     fn widen(&mut self, window: u64) {
-        let capacity = self.reservation.pool.capacity_cells;
-        let ceiling = if window <= FIRST_WINDOW_CELLS { capacity } else { capacity / 2 };
-        if self.reservation.grow_to(window, ceiling) {
+        let room = if window <= FIRST_WINDOW_CELLS { Room::All } else { Room::Half };
+        if self.reservation.grow_to(window, room) {
             self.window = window;
         }
     }
@@ -224,6 +266,19 @@ mod tests {
         assert!(first.is_some() && pool.reserve(16).is_none());
         drop(first);
         assert_eq!(pool.reserved_cells(), 0);
+    }
+
+    #[test]
+    fn a_share_of_a_pool_is_bounded_by_both() {
+        let all = Pool::new(100 * FRAME_BYTES as u64);
+        let (a, b) = (Pool::within(&all, 60 * FRAME_BYTES as u64), Pool::within(&all, 60 * FRAME_BYTES as u64));
+        let first = a.reserve(60);
+        assert!(first.is_some() && a.reserve(1).is_none(), "its own size");
+        assert!(b.reserve(41).is_none() && b.reserved_cells() == 0, "the other share left only 40");
+        let second = b.reserve(40);
+        assert_eq!((a.reserved_cells(), b.reserved_cells(), all.reserved_cells()), (60, 40, 100));
+        drop((first, second));
+        assert_eq!((a.reserved_cells(), b.reserved_cells(), all.reserved_cells()), (0, 0, 0));
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub trait Sink {
 
 /// A change of a reader's circuits by others.
 pub enum Command<P: Port> {
+    /// The memory for what arrives from now on: the peer's share.
+    Memory(Arc<Pool>),
     /// The lane may carry circuits now.
     Admit(Admission),
     /// A circuit got its state: a SETUP was processed, or a circuit was opened from here.
@@ -85,7 +87,7 @@ impl<P: Port> Command<P> {
                 end_half(&to, circuit, vec![report], true);
             }
             Self::Install(_, Install::Exit { mut sink, .. } | Install::Origin { mut sink, .. }) => sink.closed(),
-            Self::Install(_, Install::Opened(_)) | Self::Admit(_) | Self::Over(_) => {}
+            Self::Install(_, Install::Opened(_)) | Self::Memory(_) | Self::Admit(_) | Self::Over(_) => {}
         }
     }
 }
@@ -393,6 +395,7 @@ impl<P: Port> Reader<P> {
     /// Takes a command, between batches.
     pub fn command(&mut self, command: Command<P>, now_ms: u64) {
         match command {
+            Command::Memory(pool) => self.pool = pool,
             Command::Admit(admission) => {
                 self.setups = admission.setups_burst;
                 self.setups_at_ms = now_ms;

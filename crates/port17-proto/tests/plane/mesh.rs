@@ -135,8 +135,8 @@ impl Hop<Lane> for Member {
         found.map(|(_, lane)| Onward { lane: lane.clone(), circuits: self.circuits })
     }
 
-    fn pool(&self) -> &Arc<Pool> {
-        &self.pool
+    fn pool(&self, _lane: &Lane) -> Arc<Pool> {
+        Arc::clone(&self.pool)
     }
 
     fn is_exit(&self) -> bool {

@@ -330,7 +330,9 @@ impl Driver {
         let circuits = usize::try_from(circuits).unwrap_or(usize::MAX);
         // Before the first circuit can come over it (law 1).
         self.renew_guard();
-        self.plane.admit(lane, Carrying { lane: held.lane.clone(), peer, circuits });
+        let pool = self.plane.share(peer, held.remote.ip());
+        held.lane.command(Command::Memory(Arc::clone(&pool)));
+        self.plane.admit(lane, Carrying { lane: held.lane.clone(), peer, circuits, pool });
         held.lane.command(Command::Admit(admission));
     }
 
