@@ -49,6 +49,22 @@ impl fmt::Debug for NodeId {
     }
 }
 
+/// A network: the hash of its name and first root keys (spec 12, 1). All zeros without a network file.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct NetworkId(pub [u8; 32]);
+
+impl fmt::Display for NetworkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&NodeId(self.0).to_base32())
+    }
+}
+
+impl fmt::Debug for NetworkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NetworkId({})", &NodeId(self.0).to_base32()[..13])
+    }
+}
+
 /// The text is not a NodeID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a NodeID: 52 characters a-z and 2-7 are expected")]

@@ -10,6 +10,7 @@ pub mod ids;
 pub mod lane;
 pub mod limits;
 pub mod navigator;
+pub mod network;
 pub mod node;
 pub mod params;
 pub mod policy;

@@ -56,6 +56,23 @@ pub const CLIENT_LINKS: usize = 4096;
 /// Neighbours in a configuration: as many links as a Bottle lists.
 pub const NEIGHBOURS: usize = LINKS;
 
+// ---- Gossip (spec 11) ----
+
+/// Short ids in an ANNOUNCE.
+pub const ANNOUNCE_IDS: usize = 256;
+/// Short ids in a WANT: the answer is at most half of what a lane queues of the control stream.
+pub const WANT_IDS: usize = 128;
+/// Bytes of envelopes in one BOTTLES or TOMBSTONES: the message stays below 64 KiB.
+pub const BOTTLES_BYTES: usize = 60 * 1024;
+/// Entries of one RECONCILE.
+pub const RECONCILE_ENTRIES: usize = 1024;
+/// Bytes of a tombstone.
+pub const TOMBSTONE_BYTES: usize = 256;
+/// A signed bootstrap list: a few hundred nodes.
+pub const LIST_BYTES: usize = 1024 * 1024;
+/// Bytes of one LIST: the message stays below 64 KiB.
+pub const LIST_PIECE_BYTES: usize = 60 * 1024;
+
 // ---- Circuits (spec 06) ----
 
 /// Cells permitted in each direction before any CREDIT, reserved when part 0 of a SETUP arrives.

@@ -1,5 +1,6 @@
 //! The control stream (spec 05, 4): what is said comes through, and nothing else does.
 
+use port17_proto::ids::NetworkId;
 use port17_proto::limits::CONTROL_MESSAGE_BYTES;
 use port17_proto::wire::message::{
     Hello, LaneSlot, LinkId, Message, MessageError, MessageStream, PIECE_BYTES, RawMessage, read_control_body, split_into_pieces,
@@ -9,7 +10,14 @@ use port17_proto::wire::registry::{BODY_BYTES, ControlType, GoAwayReason, Role};
 use proptest::prelude::*;
 
 fn hello() -> Hello {
-    Hello { versions: (1, 1), role: Role::Node, slot: LaneSlot::Two, link: LinkId([7; 16]), circuits: 4096 }
+    Hello {
+        versions: (1, 1),
+        role: Role::Node,
+        slot: LaneSlot::Two,
+        link: LinkId([7; 16]),
+        circuits: 4096,
+        network: NetworkId([9; 32]),
+    }
 }
 
 fn samples() -> Vec<Message> {
@@ -39,9 +47,14 @@ fn every_message_comes_through() {
 
 #[test]
 fn hello_has_these_bytes() {
-    let expected =
-        [&[0, 0, 0, 30, 1][..], &[0xa5, 0x01, 0x82, 0x01, 0x01, 0x02, 0x00, 0x03, 0x02, 0x04, 0x50], &[7; 16], &[0x05, 0x10]]
-            .concat();
+    let expected = [
+        &[0, 0, 0, 65, 1][..],
+        &[0xa6, 0x01, 0x82, 0x01, 0x01, 0x02, 0x00, 0x03, 0x02, 0x04, 0x50],
+        &[7; 16],
+        &[0x05, 0x10, 0x06, 0x58, 0x20],
+        &[9; 32],
+    ]
+    .concat();
     assert_eq!(Message::Hello(Hello { circuits: 16, ..hello() }).encode(), expected);
 }
 
@@ -121,6 +134,7 @@ fn unknown_types_are_skipped_from_16_and_refused_below() {
         match code {
             0 | 5..=15 => assert_eq!(found, Err(MessageError::UnknownType)),
             1..=4 => assert_eq!(found, Err(MessageError::WrongClass)),
+            16..=18 | 21..=25 | 36 | 37 => assert_ne!(found, Ok(Message::Later(code))),
             16.. => assert_eq!(found, Ok(Message::Later(code))),
         }
     }

@@ -8,6 +8,8 @@ use crate::crypto::{Entropy, KemBackend, VerifyingKey};
 use crate::identity::Identity;
 use crate::ids::NodeId;
 use crate::limits::{BOTTLE_ADDRESSES, BOTTLE_EGRESS, GROUP_CHARS, NEIGHBOURS, SOFTWARE_BYTES};
+use crate::network::Definition;
+use crate::node::record::Record;
 use crate::params::{Params, ParamsError};
 use crate::policy::ExitPolicy;
 use crate::portname::Label;
@@ -16,8 +18,12 @@ use crate::portname::Label;
 pub struct Config {
     /// What it is.
     pub role: Role,
-    /// The network's parameters.
+    /// The parameters that hold until a signed list says otherwise.
     pub params: Params,
+    /// The network; none: Bottles come from a directory, and all of them are trusted.
+    pub network: Option<Definition>,
+    /// What an earlier run stored.
+    pub stored: Vec<Record>,
     /// Its randomness.
     pub entropy: Entropy,
 }

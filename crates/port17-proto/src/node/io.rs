@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::record::RecordKey;
 use crate::bottle::Seq;
 use crate::circuit::keyring::{CircuitKey, KeyId};
 use crate::crypto::VerifyingKey;
@@ -84,8 +85,10 @@ pub enum Input {
         /// The rule, as a fixed word for logs and counters.
         what: &'static str,
     },
-    /// The bytes of a Bottle, from wherever.
+    /// The bytes of a Bottle that the operator put into the directory of Bottles: trusted.
     Bottle(Vec<u8>),
+    /// The bytes of a signed list, from a file or a server.
+    List(Vec<u8>),
     /// [`Output::StoreSeq`] is done: it survives a crash.
     SeqStored(Seq),
     /// [`Output::StoreSeq`] has failed.
@@ -236,6 +239,10 @@ pub enum Output {
     },
     /// Store this sequence number so that it survives a crash, then say `SeqStored`. Nothing is published before.
     StoreSeq(Seq),
+    /// Keep this record over restarts, in place of an older one with the same key. Soon is enough: what is lost comes again.
+    Save(RecordKey, Vec<u8>),
+    /// Drop this record.
+    Forget(RecordKey),
     /// Publish the node's own Bottle.
     PublishBottle {
         /// Its sequence number.
@@ -279,6 +286,8 @@ impl fmt::Debug for Output {
             Self::LaneRtt { lane, rtt } => write!(f, "LaneRtt({lane:?}, {rtt:?})"),
             Self::StoreSeq(seq) => write!(f, "StoreSeq({seq:?})"),
             Self::PublishBottle { seq, bytes } => write!(f, "PublishBottle({seq:?}, {} bytes)", bytes.len()),
+            Self::Save(key, bytes) => write!(f, "Save({key:?}, {} bytes)", bytes.len()),
+            Self::Forget(key) => write!(f, "Forget({key:?})"),
             Self::NewCircuitKey(key) => write!(f, "NewCircuitKey({:?})", key.id()),
             Self::EraseCircuitKey(key) => write!(f, "EraseCircuitKey({key:?})"),
             Self::BottlerackChanged(node) => write!(f, "BottlerackChanged({node:?})"),
@@ -406,6 +415,7 @@ impl fmt::Display for DownReason {
             Self::SentAway(GoAwayReason::Stranger) => f.write_str("it does not know this node as its neighbour"),
             Self::SentAway(GoAwayReason::Protocol) => f.write_str("it says that this side broke the protocol"),
             Self::SentAway(GoAwayReason::Version) => f.write_str("no protocol version in common"),
+            Self::SentAway(GoAwayReason::Network) => f.write_str("it belongs to another network"),
             Self::Silent => f.write_str("it did not answer in time"),
             Self::Broke(what) => write!(f, "it broke the protocol: {what}"),
         }

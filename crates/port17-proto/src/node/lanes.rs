@@ -175,16 +175,17 @@ impl Node {
             (Message::GoAway(reason), _) => self.handle_goaway(lane, reason),
             (Message::Ping(token), Stage::Admitted { .. }) => self.send(lane, &Message::Pong(token)),
             (Message::Pong(token), Stage::Admitted { .. }) => self.handle_pong(lane, token),
-            (Message::Later(_), Stage::Admitted { slot: LaneSlot::One, .. }) => self.count(Counted::Skipped),
-            (Message::Later(_), Stage::Admitted { slot: LaneSlot::Two, .. }) => {
-                // spec 05, 4: the message stream is lane 1's
-                self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "the message stream on lane 2"));
-            }
             (Message::Hello(_), Stage::Admitted { .. }) => {
                 self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "a second HELLO"));
             }
-            (Message::Ping(_) | Message::Pong(_) | Message::Later(_), Stage::AwaitingHello | Stage::AwaitingAnswer { .. }) => {
+            (_, Stage::AwaitingHello | Stage::AwaitingAnswer { .. }) => {
                 self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "a message before HELLO"));
+            }
+            (Message::Later(_), Stage::Admitted { slot: LaneSlot::One, .. }) => self.count(Counted::Skipped),
+            (message, Stage::Admitted { slot: LaneSlot::One, peer }) => self.handle_stream(lane, peer, message),
+            (_, Stage::Admitted { slot: LaneSlot::Two, .. }) => {
+                // spec 05, 4: the message stream is lane 1's
+                self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "the message stream on lane 2"));
             }
         }
     }
@@ -302,7 +303,10 @@ impl Node {
 
     fn send_hello(&mut self, lane: LaneId, slot: LaneSlot, link: LinkId, circuits: u32) {
         let role = if self.is_client() { Role::Client } else { Role::Node };
-        self.send(lane, &Message::Hello(Hello { versions: (VERSION, VERSION), role, slot, link, circuits }));
+        self.send(
+            lane,
+            &Message::Hello(Hello { versions: (VERSION, VERSION), role, slot, link, circuits, network: self.network_id() }),
+        );
     }
 
     fn send(&mut self, lane: LaneId, message: &Message) {

@@ -11,11 +11,13 @@
 //! stored; a lane carries circuits only between [`Output::AdmitLane`] and its end; whatever a peer sends costs at most its lane.
 
 pub mod config;
+mod gossip;
 pub mod io;
 mod keys;
 mod lanes;
 mod links;
 mod own;
+pub mod record;
 pub mod status;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -31,7 +33,8 @@ use own::Own;
 use crate::bottle::{Address, UnverifiedBottle};
 use crate::bottlerack::{Bottlerack, Insert};
 use crate::crypto::Entropy;
-use crate::ids::NodeId;
+use crate::ids::{NetworkId, NodeId};
+use crate::network::Definition;
 use crate::params::Params;
 use crate::timers::{Time, Timers};
 use crate::wire::message::LaneSlot;
@@ -87,6 +90,8 @@ pub struct Node {
     /// A client's is drawn for the process's life and never shown.
     id: NodeId,
     params: Params,
+    /// None: Bottles come from a directory, and all of them are trusted.
+    network: Option<Definition>,
     part: Part,
     entropy: Entropy,
     now: Time,
@@ -106,7 +111,7 @@ impl Node {
     /// When the configuration or the parameters do not hold together.
     pub fn new(config: Config, now: Time) -> Result<Self, ConfigError> {
         config.validate()?;
-        let Config { role, params, mut entropy } = config;
+        let Config { role, params, network, stored: _, mut entropy } = config;
         let (id, part, neighbours) = match role {
             Role::Node(setup) => {
                 let (id, neighbours, accept_clients) = (setup.identity.node_id(), setup.neighbours.clone(), setup.accept_clients);
@@ -121,6 +126,7 @@ impl Node {
         let mut node = Self {
             id,
             params,
+            network,
             part,
             entropy,
             now,
@@ -165,6 +171,7 @@ impl Node {
             Input::DialFailed { dial, why } => self.handle_dial_failed(dial, why),
             Input::Violation { lane, what } => self.handle_violation(lane, what),
             Input::Bottle(bytes) => self.handle_bottle(&bytes),
+            Input::List(_) => {}
             Input::SeqStored(seq) => self.handle_seq_stored(seq),
             Input::SeqNotStored(seq) => self.handle_seq_not_stored(seq),
             Input::Tick => {}
@@ -195,6 +202,11 @@ impl Node {
     /// The node's identity; for a client a random one that means nothing.
     pub fn id(&self) -> NodeId {
         self.id
+    }
+
+    /// The network, all zeros without a network file.
+    pub fn network_id(&self) -> NetworkId {
+        self.network.as_ref().map(Definition::id).unwrap_or_default()
     }
 
     /// The parameters in force.

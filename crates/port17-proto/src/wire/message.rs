@@ -8,9 +8,10 @@
 //! Decoding is two steps: [`MessageStream`] or [`RawMessage::from_urgent`] cut the bytes into [`RawMessage`]s within their bounds;
 //! [`Message::decode`] reads the CBOR. The CBOR is deterministic (RFC 8949, 4.2.1): what does not re-encode to itself is invalid.
 
-use minicbor::{Decoder, Encoder};
-
-use super::registry::{BODY_BYTES, ControlType, GoAwayReason, Role, goaway_key, hello_key, ping_key};
+use super::content;
+use super::registry::{BODY_BYTES, ControlType, GoAwayReason, Role};
+use crate::bottle::{Seq, ShortId};
+use crate::ids::{NetworkId, NodeId};
 use crate::limits::CONTROL_MESSAGE_BYTES;
 
 /// Most bytes of a message, or of a piece of the stream, in one CONTROL frame: the body less its length.
@@ -179,6 +180,8 @@ pub struct Hello {
     pub link: LinkId,
     /// Circuits that the sender lets its peer open on this lane.
     pub circuits: u32,
+    /// The network that the sender belongs to.
+    pub network: NetworkId,
 }
 
 /// Which lane of a link.
@@ -224,6 +227,17 @@ impl LaneSlot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub [u8; 16]);
 
+/// One Bottle that a node holds, as RECONCILE names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Held {
+    /// Whose it is.
+    pub node: NodeId,
+    /// Its sequence number.
+    pub seq: Seq,
+    /// Its short id.
+    pub short_id: ShortId,
+}
+
 /// A message of this version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
@@ -235,6 +249,50 @@ pub enum Message {
     Pong(u64),
     /// The sender will close this lane.
     GoAway(GoAwayReason),
+    /// Bottles that are new at the sender, 1 to `limits::ANNOUNCE_IDS`.
+    Announce(Vec<ShortId>),
+    /// Bottles that the sender wants, 1 to `limits::WANT_IDS`.
+    Want(Vec<ShortId>),
+    /// Envelopes of Bottles: the answer to WANT in one message or more, and each node's own Bottle as its first word on lane 1.
+    Bottles {
+        /// More of the same answer follows.
+        more: bool,
+        /// The envelopes, not looked at yet; none for a WANT whose Bottles are gone.
+        envelopes: Vec<Vec<u8>>,
+    },
+    /// Envelopes of tombstones.
+    Tombstones(Vec<Vec<u8>>),
+    /// The sequence number of the bootstrap list that the sender goes by.
+    ListSeq(u64),
+    /// Asks for the piece of that list that begins at `offset`.
+    WantList {
+        /// The list's sequence number.
+        seq: u64,
+        /// Where the piece begins.
+        offset: u32,
+    },
+    /// A piece of a bootstrap list.
+    List {
+        /// The list's sequence number.
+        seq: u64,
+        /// Where the piece begins.
+        offset: u32,
+        /// Length of the whole list.
+        total: u32,
+        /// The piece.
+        bytes: Vec<u8>,
+    },
+    /// What the sender holds, for the receiver to compare.
+    Reconcile {
+        /// More of the same comparison follows.
+        more: bool,
+        /// Up to `limits::RECONCILE_ENTRIES`.
+        held: Vec<Held>,
+    },
+    /// The link may stand in Bottles.
+    Publish,
+    /// The link must not stand in Bottles.
+    Unpublish,
     /// A type of 16 or above that this version does not use: skipped, so that a later version can speak to this one.
     Later(u8),
 }
@@ -247,6 +305,16 @@ impl Message {
             Self::Ping(_) => ControlType::Ping.code(),
             Self::Pong(_) => ControlType::Pong.code(),
             Self::GoAway(_) => ControlType::GoAway.code(),
+            Self::Announce(_) => ControlType::Announce.code(),
+            Self::Want(_) => ControlType::Want.code(),
+            Self::Bottles { .. } => ControlType::Bottles.code(),
+            Self::Tombstones(_) => ControlType::Tombstones.code(),
+            Self::ListSeq(_) => ControlType::ListSeq.code(),
+            Self::WantList { .. } => ControlType::WantList.code(),
+            Self::List { .. } => ControlType::List.code(),
+            Self::Reconcile { .. } => ControlType::Reconcile.code(),
+            Self::Publish => ControlType::Publish.code(),
+            Self::Unpublish => ControlType::Unpublish.code(),
             Self::Later(code) => *code,
         }
     }
@@ -267,29 +335,22 @@ impl Message {
     /// When its type is unknown and below 16, it came in the wrong class, or its CBOR is not exactly what the type has.
     pub fn decode(raw: &RawMessage, urgent: bool) -> Result<Self, MessageError> {
         // spec 05, 4: types from 16 on that this version does not use are skipped, those below 16 are a violation
-        if raw.code >= FIRST_LATER_CODE {
-            return if urgent { Err(MessageError::WrongClass) } else { Ok(Self::Later(raw.code)) };
+        let known = ControlType::from_code(raw.code);
+        if known.is_none() && is_urgent(raw.code) {
+            return Err(MessageError::UnknownType);
         }
-        let known = ControlType::from_code(raw.code).ok_or(MessageError::UnknownType)?;
-        if !urgent {
+        if urgent != is_urgent(raw.code) {
             return Err(MessageError::WrongClass);
         }
-        let message = read_content(known, &raw.body).ok_or(MessageError::Malformed)?;
+        let Some(known) = known else { return Ok(Self::Later(raw.code)) };
+        let message = content::read(known, &raw.body).ok_or(MessageError::Malformed)?;
         // Deterministic CBOR: there is one encoding of a value, and it is ours. This also refuses trailing bytes.
-        if message.content() == raw.body { Ok(message) } else { Err(MessageError::Malformed) }
+        let is_canonical = matches!(message, Self::Later(_)) || message.content() == raw.body;
+        if is_canonical { Ok(message) } else { Err(MessageError::Malformed) }
     }
 
     fn content(&self) -> Vec<u8> {
-        let mut cbor = Encoder::new(Vec::new());
-        let written = match self {
-            Self::Hello(hello) => write_hello(&mut cbor, hello),
-            Self::Ping(token) | Self::Pong(token) => write_field(&mut cbor, ping_key::TOKEN, *token),
-            Self::GoAway(reason) => write_field(&mut cbor, goaway_key::REASON, u64::from(reason.code())),
-            Self::Later(_) => Ok(()),
-        };
-        // Writing to a Vec has no error to give.
-        debug_assert!(written.is_ok(), "a Vec takes every write");
-        cbor.into_writer()
+        content::write(self)
     }
 }
 
@@ -299,83 +360,4 @@ const FIRST_LATER_CODE: u8 = 16;
 /// See [`Message::is_urgent`].
 fn is_urgent(code: u8) -> bool {
     code < FIRST_LATER_CODE
-}
-
-type Written = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
-
-fn write_hello(cbor: &mut Encoder<Vec<u8>>, hello: &Hello) -> Written {
-    cbor.map(5)?;
-    cbor.u8(hello_key::VERSIONS)?.array(2)?.u8(hello.versions.0)?.u8(hello.versions.1)?;
-    cbor.u8(hello_key::ROLE)?.u8(hello.role.code())?;
-    cbor.u8(hello_key::SLOT)?.u8(hello.slot.code())?;
-    cbor.u8(hello_key::LINK)?.bytes(&hello.link.0)?;
-    cbor.u8(hello_key::CIRCUITS)?.u32(hello.circuits)?;
-    Ok(())
-}
-
-fn write_field(cbor: &mut Encoder<Vec<u8>>, key: u8, value: u64) -> Written {
-    cbor.map(1)?.u8(key)?.u64(value)?;
-    Ok(())
-}
-
-/// Reads without regard to what follows or to how numbers are written: the caller compares with the one encoding.
-fn read_content(known: ControlType, body: &[u8]) -> Option<Message> {
-    let mut cbor = Decoder::new(body);
-    match known {
-        ControlType::Hello => read_hello(&mut cbor).map(Message::Hello),
-        ControlType::Ping => read_field(&mut cbor, ping_key::TOKEN).map(Message::Ping),
-        ControlType::Pong => read_field(&mut cbor, ping_key::TOKEN).map(Message::Pong),
-        ControlType::GoAway => {
-            let code = u8::try_from(read_field(&mut cbor, goaway_key::REASON)?).ok()?;
-            GoAwayReason::from_code(code).map(Message::GoAway)
-        }
-        // None of these is below 16; `Message::decode` has turned them away.
-        ControlType::Announce
-        | ControlType::Want
-        | ControlType::Bottles
-        | ControlType::Attestations
-        | ControlType::Vouchers
-        | ControlType::Tombstones
-        | ControlType::ListSeq
-        | ControlType::List
-        | ControlType::Reconcile
-        | ControlType::Seagull
-        | ControlType::Bottle
-        | ControlType::WhoAmI
-        | ControlType::YouAre
-        | ControlType::Publish
-        | ControlType::Unpublish => None,
-    }
-}
-
-fn read_hello(cbor: &mut Decoder<'_>) -> Option<Hello> {
-    read_map(cbor, 5)?;
-    read_key(cbor, hello_key::VERSIONS)?;
-    if cbor.array().ok()? != Some(2) {
-        return None;
-    }
-    let versions = (cbor.u8().ok()?, cbor.u8().ok()?);
-    read_key(cbor, hello_key::ROLE)?;
-    let role = Role::from_code(cbor.u8().ok()?)?;
-    read_key(cbor, hello_key::SLOT)?;
-    let slot = LaneSlot::from_code(cbor.u8().ok()?)?;
-    read_key(cbor, hello_key::LINK)?;
-    let link = LinkId(cbor.bytes().ok()?.try_into().ok()?);
-    read_key(cbor, hello_key::CIRCUITS)?;
-    let circuits = cbor.u32().ok()?;
-    (versions.0 <= versions.1).then_some(Hello { versions, role, slot, link, circuits })
-}
-
-fn read_field(cbor: &mut Decoder<'_>, key: u8) -> Option<u64> {
-    read_map(cbor, 1)?;
-    read_key(cbor, key)?;
-    cbor.u64().ok()
-}
-
-fn read_map(cbor: &mut Decoder<'_>, fields: u64) -> Option<()> {
-    (cbor.map().ok()? == Some(fields)).then_some(())
-}
-
-fn read_key(cbor: &mut Decoder<'_>, key: u8) -> Option<()> {
-    (cbor.u8().ok()? == key).then_some(())
 }

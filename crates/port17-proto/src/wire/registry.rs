@@ -73,10 +73,12 @@ registry! {
         Tombstones = 21,
         /// The newest bootstrap list's sequence number.
         ListSeq = 22,
-        /// A bootstrap list.
+        /// A piece of a bootstrap list.
         List = 23,
-        /// Set reconciliation.
+        /// What the sender holds, to be compared.
         Reconcile = 24,
+        /// Asks for a piece of a bootstrap list.
+        WantList = 25,
         /// The request for one fresh Bottle.
         Seagull = 32,
         /// Its answer.
@@ -335,6 +337,8 @@ registry! {
         Protocol = 5,
         /// No version in common.
         Version = 6,
+        /// The peer belongs to another network.
+        Network = 7,
     }
 }
 
@@ -350,6 +354,42 @@ pub mod hello_key {
     pub const LINK: u8 = 4;
     /// Circuits that the sender accepts on this lane.
     pub const CIRCUITS: u8 = 5;
+    /// 32 bytes: the network's id, zeros without a network file.
+    pub const NETWORK: u8 = 6;
+}
+
+/// The key of ANNOUNCE's and WANT's CBOR map (spec 11, 1).
+pub mod announce_key {
+    /// Short ids of Bottles, 16 bytes each, joined.
+    pub const IDS: u8 = 1;
+}
+
+/// The keys of BOTTLES' and TOMBSTONES' CBOR maps (spec 11, 1).
+pub mod bottles_key {
+    /// 1 if more of the same answer follows, else 0.
+    pub const MORE: u8 = 1;
+    /// Array of envelopes.
+    pub const ENVELOPES: u8 = 2;
+}
+
+/// The keys of RECONCILE's CBOR map (spec 11, 1).
+pub mod reconcile_key {
+    /// 1 if more of the same comparison follows, else 0.
+    pub const MORE: u8 = 1;
+    /// What is held, `NodeID 32 ‖ seq u64 ‖ short id 16` each, joined.
+    pub const HELD: u8 = 2;
+}
+
+/// The keys of LIST_SEQ's, WANT_LIST's and LIST's CBOR maps (spec 11, 1).
+pub mod list_key {
+    /// The list's sequence number.
+    pub const SEQ: u8 = 1;
+    /// Where a piece begins.
+    pub const OFFSET: u8 = 2;
+    /// Length of the whole list.
+    pub const TOTAL: u8 = 3;
+    /// The piece.
+    pub const BYTES: u8 = 4;
 }
 
 /// The keys of PING's and PONG's CBOR map (spec 05, 4).
@@ -406,6 +446,10 @@ pub const CELL_FLAG_FRESH: u8 = 1;
 pub const KEY_ID_BYTES: usize = 8;
 /// Length of a hop's confirmation in CREATED.
 pub const CONFIRMATION_BYTES: usize = 16;
+/// Length of a Bottle's short id.
+pub const SHORT_ID_BYTES: usize = 16;
+/// Length of one entry of RECONCILE: NodeID, seq, short id.
+pub const HELD_BYTES: usize = 32 + 8 + SHORT_ID_BYTES;
 /// Length of a SETUP's stamp in a replay cache.
 pub const STAMP_BYTES: usize = 16;
 /// Cells under one key generation: the counter's high part counts generations.

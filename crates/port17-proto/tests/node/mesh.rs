@@ -132,7 +132,13 @@ pub fn node_config(plan: &Plan) -> Config {
         kem: KemBackend::Seeded,
         stored_seq: plan.stored_seq,
     };
-    Config { role: Role::Node(Box::new(setup)), params: plan.params.clone(), entropy: Entropy::from_number(plan.seed + 1000) }
+    Config {
+        role: Role::Node(Box::new(setup)),
+        params: plan.params.clone(),
+        network: None,
+        stored: vec![],
+        entropy: Entropy::from_number(plan.seed + 1000),
+    }
 }
 
 #[derive(Debug)]
@@ -195,7 +201,13 @@ impl Mesh {
     }
 
     pub fn add_client(&mut self, seed: u64, params: Params, guard: Option<NodeId>) -> usize {
-        let config = Config { role: Role::Client(ClientSetup { guard }), params, entropy: Entropy::from_number(seed + 5000) };
+        let config = Config {
+            role: Role::Client(ClientSetup { guard }),
+            params,
+            network: None,
+            stored: vec![],
+            entropy: Entropy::from_number(seed + 5000),
+        };
         self.add_host(config, NodeId([0; 32]), link_key_of(seed), vec![])
     }
 
@@ -378,6 +390,8 @@ impl Mesh {
             | Output::LaneRtt { .. }
             | Output::BottlerackChanged(_)
             | Output::Counted(_)
+            | Output::Save(..)
+            | Output::Forget(_)
             | Output::Stopped
             | Output::Wait { .. } => {}
         }

@@ -132,5 +132,12 @@ pub fn neighbour_key(seed: u64) -> VerifyingKey {
 }
 
 pub fn hello(role: Role, slot: LaneSlot, link: u8) -> Message {
-    Message::Hello(Hello { versions: (1, 1), role, slot, link: LinkId([link; 16]), circuits: 100 })
+    Message::Hello(Hello {
+        versions: (1, 1),
+        role,
+        slot,
+        link: LinkId([link; 16]),
+        circuits: 100,
+        network: port17_proto::ids::NetworkId::default(),
+    })
 }

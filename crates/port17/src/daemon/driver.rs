@@ -253,6 +253,7 @@ impl Driver {
             }
             Output::StoreSeq(seq) => self.store_seq(seq),
             Output::PublishBottle { seq: _, bytes } => self.publish(&bytes),
+            Output::Save(..) | Output::Forget(_) => {}
             Output::NewCircuitKey(key) => self.plane.hold_key(key),
             Output::EraseCircuitKey(key) => self.plane.erase_key(key),
             Output::Guard(guard) => {

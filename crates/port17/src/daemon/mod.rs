@@ -138,7 +138,13 @@ pub async fn run_node_under(params: Params, config: Config, stop: impl Future<Ou
         stored_seq: seq_file.load()?.map(Seq),
         identity,
     };
-    let engine_config = EngineConfig { role: Role::Node(Box::new(setup)), params: params.clone(), entropy: entropy.fork() };
+    let engine_config = EngineConfig {
+        role: Role::Node(Box::new(setup)),
+        params: params.clone(),
+        network: None,
+        stored: Vec::new(),
+        entropy: entropy.fork(),
+    };
     let node = start_engine(engine_config, plane.clock)?;
     let view = watch::channel(Arc::new(MeshView::default())).0;
     let report = Arc::new(Mutex::new(Report::default()));
@@ -194,7 +200,13 @@ pub async fn run_client_under(params: Params, config: Config, stop: impl Future<
     let plane = Plane::new(None, params.clone(), pool(&params), keyring, None, inputs.clone());
 
     let setup = ClientSetup { guard: config.client.guard };
-    let engine_config = EngineConfig { role: Role::Client(setup), params: params.clone(), entropy: entropy.fork() };
+    let engine_config = EngineConfig {
+        role: Role::Client(setup),
+        params: params.clone(),
+        network: None,
+        stored: Vec::new(),
+        entropy: entropy.fork(),
+    };
     let node = start_engine(engine_config, plane.clock)?;
     let (view, view_seen) = watch::channel(Arc::new(MeshView::default()));
     let report = Arc::new(Mutex::new(Report::default()));

@@ -334,7 +334,14 @@ pub(crate) fn rand<const N: usize>() -> [u8; N] {
 }
 
 pub(crate) fn hello(role: Role, link: LinkId) -> Message {
-    Message::Hello(Hello { versions: (1, 1), role, slot: LaneSlot::One, link, circuits: 64 })
+    Message::Hello(Hello {
+        versions: (1, 1),
+        role,
+        slot: LaneSlot::One,
+        link,
+        circuits: 64,
+        network: port17_proto::ids::NetworkId::default(),
+    })
 }
 
 pub(crate) fn control(message: &Message) -> FrameBuf {

@@ -1,0 +1,10 @@
+//! What neighbours tell each other about nodes (spec 11).
+
+use super::Node;
+use super::io::{LaneId, Peer};
+use crate::wire::message::Message;
+
+impl Node {
+    /// A message of the stream on an admitted lane 1.
+    pub(super) fn handle_stream(&mut self, _lane: LaneId, _peer: Peer, _message: Message) {}
+}
