@@ -489,7 +489,7 @@ fn invalid(text: &str, path: &Path, offset: usize, key: Option<&str>, problem: S
 }
 
 /// The line, from 1, and the key that the byte at `offset` belongs to: the nearest `key =` at or above it, within its table.
-fn key_at(text: &str, offset: usize) -> (usize, String) {
+pub(crate) fn key_at(text: &str, offset: usize) -> (usize, String) {
     let line = text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
     let above: Vec<&str> = text.lines().take(line + 1).collect();
     let table_of = |line: &str| line.trim().strip_prefix('[')?.split(']').next().map(|name| name.trim().to_owned());
