@@ -10,6 +10,7 @@ pub mod exit;
 pub mod fetcher;
 pub mod keystore;
 pub mod lane;
+pub mod list_file;
 pub mod mesh_view;
 pub mod network_file;
 pub mod plane;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use hyper::Uri;
 use port17_proto::crypto::VerifyingKey;
 use port17_proto::network::{Definition, DefinitionError, ROOTS, Roots};
+use port17_proto::params::{Params, SetName};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
@@ -39,8 +40,8 @@ pub struct NetworkFile {
     pub ca_pem: Option<String>,
     /// Whether `http://` sources are allowed: whoever is on the way can then hold a newer list back, though never forge one.
     pub danger_http: bool,
-    /// The parameters that hold until the first list, as they are written.
-    pub parameters: BTreeMap<String, String>,
+    /// The parameters that hold until the first list, and that a list is signed with.
+    pub params: Params,
 }
 
 /// Where a signed list comes from.
@@ -112,10 +113,18 @@ impl NetworkFile {
             sources: self.sources.iter().map(ToString::to_string).collect(),
             danger_http: self.danger_http.then_some(true),
             ca_pem: self.ca_pem.as_deref(),
-            parameters: &self.parameters,
+            parameters: self.written_parameters(),
         };
         // Strings, numbers, lists and a table of strings: all of them exist in TOML.
         toml::to_string(&written).expect("a network file can be written as TOML")
+    }
+
+    fn written_parameters(&self) -> BTreeMap<&'static str, String> {
+        let base = set_of(self.params.name);
+        let set = if base.name == SetName::Default { None } else { Some(("set", base.name.to_string())) };
+        let own =
+            self.params.entries().into_iter().zip(base.entries()).filter(|(own, base)| own.1 != base.1 && own.0.name != "name");
+        set.into_iter().chain(own.map(|((parameter, value), _)| (parameter.name, value))).collect()
     }
 
     /// The name the file should have: `NAME.network.toml`.
@@ -218,7 +227,7 @@ struct File {
     danger_http: bool,
     ca_pem: Option<Spanned<String>>,
     #[serde(default)]
-    parameters: BTreeMap<Spanned<String>, Spanned<toml::Value>>,
+    parameters: ParameterTable,
 }
 
 /// The file as it is written.
@@ -233,7 +242,7 @@ struct Written<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     ca_pem: Option<&'a str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    parameters: &'a BTreeMap<String, String>,
+    parameters: BTreeMap<&'static str, String>,
 }
 
 /// A value that is well-formed by itself but wrong here.
@@ -256,9 +265,9 @@ impl File {
         if let Some(pem) = &self.ca_pem {
             certificates(pem.get_ref()).map_err(|problem| Wrong::new(pem, "ca_pem", problem))?;
         }
-        let parameters = self.parameters.into_iter().map(parameter).collect::<Result<_, _>>()?;
+        let params = params(&self.parameters)?;
         let ca_pem = self.ca_pem.map(Spanned::into_inner);
-        Ok(NetworkFile { definition, sources, ca_pem, danger_http: self.danger_http, parameters })
+        Ok(NetworkFile { definition, sources, ca_pem, danger_http: self.danger_http, params })
     }
 
     fn definition(&self) -> Result<Definition, Wrong> {
@@ -300,18 +309,64 @@ impl File {
     }
 }
 
-/// A parameter as text: numbers and switches may stand without quotes.
-fn parameter((name, value): (Spanned<String>, Spanned<toml::Value>)) -> Result<(String, String), Wrong> {
-    let text = match value.get_ref() {
-        toml::Value::String(text) => text.clone(),
-        toml::Value::Integer(number) => number.to_string(),
-        toml::Value::Boolean(switch) => switch.to_string(),
-        toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Array(_) | toml::Value::Table(_) => {
-            let key = format!("parameters.{}", name.get_ref());
-            return Err(Wrong::new(&value, &key, "expected text as \"5 min\", a whole number, true or false"));
-        }
+type ParameterTable = BTreeMap<Spanned<String>, Spanned<toml::Value>>;
+
+/// The set that `set` names, with what else the table says.
+fn params(table: &ParameterTable) -> Result<Params, Wrong> {
+    let set = table.iter().find(|(name, _)| name.get_ref() == "set");
+    let mut params = match set {
+        None => Params::DEFAULT,
+        Some((_, value)) => named_set(value)?,
     };
-    Ok((name.into_inner(), text))
+    let mut own = table.iter().filter(|(name, _)| name.get_ref() != "set").peekable();
+    if own.peek().is_some() && params.name == SetName::Default {
+        params.name = SetName::Own;
+    }
+    for (name, value) in own {
+        let key = format!("parameters.{}", name.get_ref());
+        if name.get_ref() == "name" {
+            return Err(Wrong::new(name, &key, "the set is named by `set`"));
+        }
+        let text = parameter_text(value)
+            .ok_or_else(|| Wrong::new(value, &key, "expected text as \"5 min\", a whole number or a switch"))?;
+        params.set(name.get_ref(), &text).map_err(|error| Wrong::new(name, &key, error))?;
+    }
+    params.validate().map_err(|error| {
+        // A value that is wrong together with another one stands at the table's beginning, where it is not in the table itself.
+        let at =
+            table.keys().find(|name| name.get_ref() == error.name).or_else(|| table.keys().min_by_key(|name| name.span().start));
+        let span = at.map_or(0..0, Spanned::span);
+        Wrong { span, key: format!("parameters.{}", error.name), problem: error.rule.to_owned() }
+    })?;
+    Ok(params)
+}
+
+fn named_set(value: &Spanned<toml::Value>) -> Result<Params, Wrong> {
+    match value.get_ref().as_str() {
+        Some("default") => Ok(Params::DEFAULT),
+        Some("private") => Ok(Params::private()),
+        Some("demo") => Ok(Params::demo()),
+        _ => Err(Wrong::new(value, "parameters.set", "expected \"default\", \"private\" or \"demo\"")),
+    }
+}
+
+/// The set that one of this name begins with.
+fn set_of(name: SetName) -> Params {
+    match name {
+        SetName::Default | SetName::Own => Params::DEFAULT,
+        SetName::Private => Params::private(),
+        SetName::Demo => Params::demo(),
+    }
+}
+
+/// A parameter as text: numbers and switches may stand without quotes.
+fn parameter_text(value: &Spanned<toml::Value>) -> Option<String> {
+    match value.get_ref() {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Boolean(switch) => Some(switch.to_string()),
+        toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Array(_) | toml::Value::Table(_) => None,
+    }
 }
 
 fn invalid(text: &str, path: &Path, offset: usize, key: Option<&str>, problem: &str) -> NetworkFileError {
@@ -342,14 +397,15 @@ mod tests {
         let ca = rcgen::generate_simple_self_signed(vec!["ca".into()]).unwrap().cert.pem();
         let text = with(&format!(
             "sources = [\"https://a.example/b.json\", \"http://b.example/\", \"list.json\", \"file:/x/l.json\", \"file:///y\"]\n\
-             danger_http = true\nca_pem = \"\"\"\n{ca}\"\"\"\n[parameters]\nset = \"private\"\nhops = 3\ndiversity = false\n"
+             danger_http = true\nca_pem = \"\"\"\n{ca}\"\"\"\n[parameters]\nset = \"private\"\nhops = 4\nping_interval = \"7 s\"\n"
         ));
         let file = parse(&text).unwrap();
         let sources: Vec<String> = file.sources.iter().map(ToString::to_string).collect();
         assert_eq!(sources[0], "https://a.example/b.json");
         assert_eq!(sources[2..], ["file:/etc/port17/list.json", "file:/x/l.json", "file:/y"], "relative to the file");
         assert_eq!(file.ca_certificates().unwrap().len(), 1);
-        assert_eq!((&*file.parameters["hops"], &*file.parameters["diversity"]), ("3", "false"));
+        assert_eq!(file.params.hops, 4);
+        assert_eq!((file.params.name, file.params.diversity), (SetName::Private, false), "the rest is the set's");
         assert_eq!(file.file_name(), "three.network.toml");
         let elsewhere = NetworkFile::parse(&file.to_toml(), Path::new("/elsewhere/x.toml")).unwrap();
         assert_eq!(elsewhere, file, "a moved file means the same");
@@ -369,6 +425,11 @@ mod tests {
             (with("sources = []\nca_pem = \"x\""), ":5: ca_pem: ", "BEGIN CERTIFICATE"),
             (with("sources = []\nca_pem = \"-----BEGIN CERTIFICATE-----\\n!\""), ":5: ca_pem: ", "no PEM certificate"),
             (with("sources = []\n[parameters]\nhops = 3.5"), ":6: parameters.hops: ", "whole number"),
+            (with("sources = []\n[parameters]\nhops = 9"), ":6: parameters.hops: ", "to 6"),
+            (with("sources = []\n[parameters]\nhopps = 4"), ":6: parameters.hopps: ", "no parameter hopps"),
+            (with("sources = []\n[parameters]\nping_interval = 5"), ":6: parameters.ping_interval: ", "100 ms"),
+            (with("sources = []\n[parameters]\nset = \"fast\""), ":6: parameters.set: ", "private"),
+            (with("sources = []\n[parameters]\nname = \"demo\""), ":6: parameters.name: ", "`set`"),
             (with("sources = []").replace("= 1", "= 2"), ":2: threshold: ", "1 to the number of root keys"),
             (with("sources = []").replace("= 1", "= 0"), ":2: threshold: ", "1 to the number of root keys"),
             (with("sources = []").replace("three", "Three"), ":1: name: ", "a-z"),
@@ -382,6 +443,17 @@ mod tests {
             let rest = error.strip_prefix("/etc/port17/three.network.toml").expect("the file comes first");
             assert!(rest.starts_with(starts) && rest.contains(contains), "{text:?} gave {error}");
         }
+    }
+
+    #[test]
+    fn parameters_begin_with_a_set_and_name_it() {
+        let name = |more: &str| parse(&with(more)).unwrap().params.name;
+        assert_eq!(name("sources = []"), SetName::Default);
+        assert_eq!(name("sources = []\n[parameters]\nset = \"demo\"\nhops = 2"), SetName::Demo);
+        assert_eq!(name("sources = []\n[parameters]\nhops = 5"), SetName::Own, "no longer the default");
+        let own = parse(&with("sources = []\n[parameters]\nhops = 5")).unwrap();
+        assert_eq!(parse(&own.to_toml()).unwrap(), own);
+        assert!(!parse(&with("sources = []")).unwrap().to_toml().contains("[parameters]"));
     }
 
     #[test]
