@@ -71,6 +71,7 @@ joins() {
     mkdir -p "$work/joined"
     "$PORT17" --config "$work/joined/port17.toml" init --network "$(json "$work/ready.json" network)" --label joined --address 127.0.1.77:17177
     "$PORT17" --config "$work/joined/port17.toml" node >"$work/joined.log" 2>&1 &
+    echo $! >"$work/joined.process"
     wait_for 30 converged 6 joined || { cat "$work/joined.log"; return 1; }
     map_of client | grep joined
 }
@@ -90,6 +91,9 @@ routes_held() {
     grep -c '^ok' "$work/routes.log"
     ! grep -v '^ok' "$work/routes.log"
 }
+
+end_joined() { [ ! -e "$work/joined.process" ] || kill "$(cat "$work/joined.process")" 2>/dev/null || true; }
+trap 'end_joined; clean_up' EXIT
 
 start_demo --processes
 check "six nodes, one map" wait_for 20 converged 6
