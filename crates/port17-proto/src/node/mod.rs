@@ -114,7 +114,8 @@ impl Node {
         let Config { role, params, network, stored: _, mut entropy } = config;
         let (id, part, neighbours) = match role {
             Role::Node(setup) => {
-                let (id, neighbours, accept_clients) = (setup.identity.node_id(), setup.neighbours.clone(), setup.accept_clients);
+                let (id, neighbours, accept_clients) =
+                    (setup.identity.node_id(), setup.neighbours.clone().unwrap_or_default(), setup.accept_clients);
                 let keys = CircuitKeys::new(setup.kem);
                 (id, Part::Node(Box::new(NodePart { own: Own::new(setup, now), keys, accept_clients })), neighbours)
             }

@@ -103,7 +103,7 @@ impl Own {
     }
 
     fn links(&self, round_trips: &BTreeMap<NodeId, Duration>) -> Vec<LinkClaim> {
-        let listed = self.setup.neighbours.iter().filter(|node| !self.withdrawn.contains(node));
+        let listed = self.setup.neighbours.iter().flatten().filter(|node| !self.withdrawn.contains(node));
         // One claim a prefix, in the order of the prefixes.
         let claims: BTreeMap<NodePrefix, LinkClaim> = listed
             .map(|node| {
