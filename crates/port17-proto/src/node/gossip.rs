@@ -6,5 +6,11 @@ use crate::wire::message::Message;
 
 impl Node {
     /// A message of the stream on an admitted lane 1.
-    pub(super) fn handle_stream(&mut self, _lane: LaneId, _peer: Peer, _message: Message) {}
+    pub(super) fn handle_stream(&mut self, lane: LaneId, peer: Peer, message: Message) {
+        match message {
+            Message::Publish => self.handle_publish(lane, peer, true),
+            Message::Unpublish => self.handle_publish(lane, peer, false),
+            _ => {}
+        }
+    }
 }

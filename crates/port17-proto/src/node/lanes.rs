@@ -309,7 +309,7 @@ impl Node {
         );
     }
 
-    fn send(&mut self, lane: LaneId, message: &Message) {
+    pub(super) fn send(&mut self, lane: LaneId, message: &Message) {
         self.push(Output::Send { lane, urgent: message.is_urgent(), message: message.encode() });
     }
 }

@@ -386,7 +386,7 @@ impl Mesh {
             Output::PublishBottle { seq, bytes } => self.publish(host, seq, bytes),
             Output::NewCircuitKey(key) => assert!(self.hosts[host].keys.insert(key.id())),
             Output::EraseCircuitKey(key) => assert!(self.hosts[host].keys.remove(&key)),
-            Output::Guard(guard) => self.hosts[host].guard = Some(guard),
+            Output::Guards(set) => self.hosts[host].guard = Some(set.active),
             Output::CancelDial(_)
             | Output::AdmitLane { .. }
             | Output::LaneRtt { .. }

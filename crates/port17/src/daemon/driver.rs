@@ -256,8 +256,8 @@ impl Driver {
             Output::Save(..) | Output::Forget(_) => {}
             Output::NewCircuitKey(key) => self.plane.hold_key(key),
             Output::EraseCircuitKey(key) => self.plane.erase_key(key),
-            Output::Guard(guard) => {
-                self.guard.send_replace(Some(guard));
+            Output::Guards(set) => {
+                self.guard.send_replace(Some(set.active));
             }
             // spec 10, 1: a file that fails is named.
             Output::Counted(what) => match &self.reading {
