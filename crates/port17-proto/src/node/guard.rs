@@ -284,7 +284,7 @@ impl Node {
 
     /// Trusted nodes that can be dialled. Where Bottles are all there is, those that list a link before those that list none.
     fn guard_candidates(&self) -> Vec<NodeId> {
-        if !self.may_draw_guards() {
+        if !self.may_choose_guard() {
             return Vec::new();
         }
         let fits = |node: &NodeId| self.trust(node) == Trust::Trusted && self.can_dial(node);
@@ -309,7 +309,7 @@ impl Node {
             Trust::Trusted => true,
             Trust::Distrusted => false,
             // What was drawn under an earlier list stands while there is none.
-            Trust::Unknown => held.configured || self.network.is_none() || !self.has_list(),
+            Trust::Unknown => held.configured || self.network.is_none() || !self.list().is_some(),
         }
     }
 
@@ -607,13 +607,13 @@ impl Node {
     }
 
     fn why_no_guard(&self) -> String {
-        if self.network.is_some() && !self.has_list() {
+        if self.network.is_some() && !self.list().is_some() {
             return "a signed list: none is known yet".to_owned();
         }
         if self.known_count() == 0 {
             return "Bottles: none is known yet".to_owned();
         }
-        if !self.may_draw_guards() {
+        if !self.may_choose_guard() {
             return "a newer signed list: from an old one no guard is drawn".to_owned();
         }
         "a guard: no trusted node names an address that the parameters allow to dial".to_owned()

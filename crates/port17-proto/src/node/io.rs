@@ -173,6 +173,8 @@ pub enum Reason {
     Ping,
     /// Old Bottles are to be dropped.
     Bottlerack,
+    /// A piece of a list may be late.
+    List,
     /// The engine has stopped.
     Stopped,
 }
@@ -263,6 +265,13 @@ pub enum Output {
     BottlerackChanged(NodeId),
     /// The client's guards, which of them is used, or what is pinned with one has changed.
     Guards(GuardSet),
+    /// A newer signed list is in force; its record was given out before. The engine goes by its parameters from now on.
+    ListAccepted {
+        /// Its sequence number.
+        seq: u64,
+    },
+    /// A list was refused, in words for the log that say what to do.
+    ListRefused(String),
     /// Something was refused or went wrong; the numbers are in the status as well.
     Counted(Counted),
     /// Shutdown is complete.
@@ -295,6 +304,8 @@ impl fmt::Debug for Output {
             Self::EraseCircuitKey(key) => write!(f, "EraseCircuitKey({key:?})"),
             Self::BottlerackChanged(node) => write!(f, "BottlerackChanged({node:?})"),
             Self::Guards(set) => write!(f, "Guards({set:?})"),
+            Self::ListAccepted { seq } => write!(f, "ListAccepted({seq})"),
+            Self::ListRefused(why) => write!(f, "ListRefused({why})"),
             Self::Counted(what) => write!(f, "Counted({what:?})"),
             Self::Stopped => f.write_str("Stopped"),
             Self::Wait { until, reason } => write!(f, "Wait({until:?}, {reason:?})"),
@@ -313,6 +324,14 @@ pub enum Counted {
     BottleEquivocation,
     /// No room for another Bottle.
     BottlerackFull,
+    /// A list that is not valid here.
+    ListRefused,
+    /// A list older than the one in force.
+    ListOlder,
+    /// A list with the sequence number of the one in force and another content.
+    ListTwin,
+    /// A piece of a list did not come in time.
+    ListLate,
     /// The seq could not be stored.
     SeqNotStored,
     /// The own Bottle could not be signed.
@@ -359,6 +378,10 @@ impl Counted {
             Self::BottleOlder => "bottle-older",
             Self::BottleEquivocation => "bottle-equivocation",
             Self::BottlerackFull => "bottlerack-full",
+            Self::ListRefused => "list-refused",
+            Self::ListOlder => "list-older",
+            Self::ListTwin => "list-twin",
+            Self::ListLate => "list-late",
             Self::SeqNotStored => "seq-not-stored",
             Self::BottleNotMade => "bottle-not-made",
             Self::NoCircuitKey => "no-circuit-key",

@@ -18,6 +18,7 @@ pub mod io;
 mod keys;
 mod lanes;
 mod links;
+mod list;
 mod own;
 mod publish;
 pub mod record;
@@ -33,6 +34,7 @@ use io::{Counted, DialId, Input, LaneId, Output, Reason};
 use keys::CircuitKeys;
 use lanes::{Closing, Lanes};
 use links::{Contact, Keep, Links};
+use list::Lists;
 use own::Own;
 use record::RecordKey;
 
@@ -64,6 +66,7 @@ enum TimerKey {
     GuardReview,
     Pins,
     Bottlerack,
+    List,
     Handshake(LaneId),
     Ping(LaneId),
     PongDue(LaneId),
@@ -80,6 +83,7 @@ impl TimerKey {
             Self::Choose | Self::ChooseSoon | Self::PublishLink(_) | Self::Anchors => Reason::Link,
             Self::Guard | Self::Patience | Self::GuardReturn | Self::GuardClose | Self::GuardReview | Self::Pins => Reason::Guard,
             Self::Bottlerack => Reason::Bottlerack,
+            Self::List => Reason::List,
             Self::Handshake(_) => Reason::Handshake,
             Self::Ping(_) | Self::PongDue(_) => Reason::Ping,
             Self::Dial(_) | Self::Redial(..) => Reason::Dial,
@@ -114,6 +118,7 @@ pub struct Node {
     entropy: Entropy,
     now: Time,
     bottlerack: Bottlerack,
+    lists: Lists,
     lanes: Lanes,
     links: Links,
     timers: Timers<TimerKey>,
@@ -127,7 +132,11 @@ impl Node {
     ///
     /// # Errors
     /// When the configuration or the parameters do not hold together.
-    pub fn new(config: Config, now: Time) -> Result<Self, ConfigError> {
+    pub fn new(mut config: Config, now: Time) -> Result<Self, ConfigError> {
+        let (lists, bad_list) = Lists::from_stored(&config.stored, config.network.as_ref());
+        if let Some(list) = lists.in_force() {
+            config.params = list.params().clone();
+        }
         config.validate()?;
         let Config { role, params, network, stored, entropy } = config;
         let mut entropy = entropy;
@@ -161,6 +170,7 @@ impl Node {
             entropy,
             now,
             bottlerack: Bottlerack::new(Scope::Public),
+            lists,
             lanes: Lanes::default(),
             links: Links::default(),
             timers: Timers::new(),
@@ -175,6 +185,9 @@ impl Node {
             node.take_anchors(anchors);
         }
         node.timers.set(TimerKey::Bottlerack, now.mono + BOTTLERACK_SWEEP);
+        if let Some(why) = bad_list {
+            node.list_refused(&why);
+        }
         node.begin();
         Ok(node)
     }
@@ -204,7 +217,7 @@ impl Node {
             Input::DialFailed { dial, why } => self.handle_dial_failed(dial, why),
             Input::Violation { lane, what } => self.handle_violation(lane, what),
             Input::Bottle(bytes) => self.handle_bottle(&bytes),
-            Input::List(_) => {}
+            Input::List(bytes) => self.handle_list(&bytes),
             Input::SeqStored(seq) => self.handle_seq_stored(seq),
             Input::SeqNotStored(seq) => self.handle_seq_not_stored(seq),
             Input::Tick => {}
@@ -278,6 +291,7 @@ impl Node {
                 TimerKey::GuardReview => self.review_guards(),
                 TimerKey::Pins => self.review_pins(),
                 TimerKey::Bottlerack => self.sweep_bottlerack(),
+                TimerKey::List => self.handle_list_timeout(),
                 TimerKey::Handshake(lane) => self.handle_handshake_timeout(lane),
                 TimerKey::Ping(lane) => self.send_ping(lane),
                 TimerKey::PongDue(lane) => self.handle_pong_timeout(lane),
@@ -289,6 +303,7 @@ impl Node {
 
     fn shut_down(&mut self) {
         self.cancel_all_attempts();
+        self.stop_lists();
         for lane in self.lanes.ids() {
             let goaway = Some(GoAwayReason::Shutdown);
             self.close_lane(lane, Closing { goaway, counted: None, why: io::DownReason::SentAway(GoAwayReason::Shutdown) });
@@ -337,9 +352,23 @@ impl Node {
         self.timers.set(TimerKey::Bottlerack, self.now.mono + BOTTLERACK_SWEEP);
     }
 
-    /// How a node can be reached, none without its Bottle.
+    /// A newer list is in force: who was not known before may be dialled now.
+    fn list_changed(&mut self) {
+        let kept: Vec<NodeId> = self.links.nodes().map(|(node, _)| *node).collect();
+        for node in kept {
+            self.dial_missing(node);
+        }
+        self.links_changed();
+        // Who is trusted no more is no guard any more.
+        self.review_guards();
+        self.guard_news_all();
+    }
+
+    /// How a node can be reached, none without its Bottle: the newest of what came and what the list names.
     fn contact(&self, node: NodeId) -> Option<Contact> {
-        let bottle = &self.bottlerack.get(&node)?.bottle;
+        let stored = self.bottlerack.get(&node).map(|stored| &stored.bottle);
+        let listed = self.list().and_then(|list| list.node(&node));
+        let bottle = stored.into_iter().chain(listed).max_by_key(|bottle| bottle.seq())?;
         let addresses = bottle.content().addresses.iter().filter(|address| self.may_dial(address)).map(Address::socket).collect();
         Some(Contact { keys: bottle.link_keys(self.now.unix_ms), addresses })
     }
@@ -356,38 +385,30 @@ impl Node {
         if self.bottlerack.equivocation(node).is_some() {
             return Trust::Distrusted;
         }
-        let vouched = self.network.is_none() && self.bottlerack.get(node).is_some();
+        let vouched = if self.network.is_some() { self.is_listed(node) } else { self.bottlerack.get(node).is_some() };
         if vouched { Trust::Trusted } else { Trust::Unknown }
-    }
-
-    /// The seed of the list in force, zeros without.
-    fn seed(&self) -> [u8; 32] {
-        [0; 32]
-    }
-
-    /// Whether a signed list is in force.
-    fn has_list(&self) -> bool {
-        false
-    }
-
-    /// Whether what is known is fresh enough to draw a guard from it.
-    fn may_draw_guards(&self) -> bool {
-        true
     }
 
     /// Nodes whose Bottle is held or listed, this one left out.
     fn known_nodes(&self) -> Vec<NodeId> {
-        self.bottlerack.iter().map(|stored| stored.bottle.node_id()).collect()
+        let held = self.bottlerack.iter().map(|stored| stored.bottle.node_id());
+        held.chain(self.listed_alone()).filter(|node| *node != self.id).collect()
     }
 
     /// How many those are.
     fn known_count(&self) -> usize {
-        self.bottlerack.len()
+        self.bottlerack.len() + self.listed_alone().filter(|node| *node != self.id).count()
+    }
+
+    /// Nodes of the list whose Bottle has not come.
+    fn listed_alone(&self) -> impl Iterator<Item = NodeId> {
+        self.listed().iter().map(VerifiedBottle::node_id).filter(|node| self.bottlerack.get(node).is_none())
     }
 
     /// The best that is known of a node, for whom it belongs to: never a hop.
     fn known_bottle(&self, node: &NodeId) -> Option<&VerifiedBottle> {
-        self.bottlerack.get(node).map(|stored| &stored.bottle)
+        let stored = self.bottlerack.get(node).map(|stored| &stored.bottle);
+        stored.or_else(|| self.list().and_then(|list| list.node(node)))
     }
 
     /// The links that both ends list.

@@ -394,6 +394,8 @@ impl Mesh {
             | Output::Counted(_)
             | Output::Save(..)
             | Output::Forget(_)
+            | Output::ListAccepted { .. }
+            | Output::ListRefused(_)
             | Output::Stopped
             | Output::Wait { .. } => {}
         }
