@@ -31,6 +31,17 @@ pub struct Equivocation {
     pub found_ms: u64,
 }
 
+/// What a node may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trust {
+    /// Everything.
+    Trusted,
+    /// The middle of a route.
+    Unknown,
+    /// Nothing: it was caught signing two truths.
+    Distrusted,
+}
+
 /// What became of a Bottle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Insert {

@@ -44,9 +44,9 @@ pub struct Config {
     pub network: Option<PathBuf>,
     /// Where Bottles are exchanged as files.
     pub bottles: PathBuf,
-    /// The nodes to keep links with.
+    /// The nodes to keep links with, these and no others; none: the node decides.
     #[serde(serialize_with = "node_ids_as_text")]
-    pub neighbours: Vec<NodeId>,
+    pub neighbours: Option<Vec<NodeId>>,
     /// What must survive a restart: 0700, one daemon at a time.
     pub state: PathBuf,
     /// The control socket.
@@ -235,8 +235,8 @@ fn label_as_text<S: Serializer>(label: &Option<Label>, serializer: S) -> Result<
     label.as_ref().map(Label::as_str).serialize(serializer)
 }
 
-fn node_ids_as_text<S: Serializer>(ids: &[NodeId], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(ids.iter().map(NodeId::to_base32))
+fn node_ids_as_text<S: Serializer>(ids: &Option<Vec<NodeId>>, serializer: S) -> Result<S::Ok, S::Error> {
+    ids.as_ref().map(|ids| ids.iter().map(NodeId::to_base32).collect::<Vec<_>>()).serialize(serializer)
 }
 
 fn node_id_as_text<S: Serializer>(id: &Option<NodeId>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -252,7 +252,7 @@ struct File {
     parameters: Option<Spanned<ParameterSet>>,
     network: Option<PathBuf>,
     bottles: Option<PathBuf>,
-    neighbours: Vec<Text<NodeId>>,
+    neighbours: Option<Vec<Text<NodeId>>>,
     state: Option<PathBuf>,
     control: Option<PathBuf>,
     identity: IdentityFile,
@@ -316,7 +316,7 @@ impl File {
             parameters: parameters(self.parameters, self.network.is_some())?,
             network: self.network.map(absolute),
             bottles: self.bottles.map_or_else(|| state.join("bottles"), absolute),
-            neighbours: self.neighbours.into_iter().map(|id| id.0).collect(),
+            neighbours: self.neighbours.map(|ids| ids.into_iter().map(|id| id.0).collect()),
             control: self.control.map_or(control, absolute),
             identity: IdentityConfig { dir: self.identity.dir.map_or_else(|| state.join("keys"), absolute) },
             node: self.node.resolve()?,
