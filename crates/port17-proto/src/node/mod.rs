@@ -10,12 +10,15 @@
 //! Invariants: the wall clock as the engine sees it never runs backwards; a Bottle is published only after its sequence number is
 //! stored; a lane carries circuits only between [`Output::AdmitLane`] and its end; whatever a peer sends costs at most its lane.
 
+mod bottles;
+mod bucket;
 pub mod config;
 mod gossip;
 pub mod io;
 mod keys;
 mod lanes;
 mod links;
+mod list;
 mod own;
 pub mod record;
 pub mod status;
@@ -24,14 +27,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use config::{Config, ConfigError, Role};
+use gossip::Gossip;
 use io::{Counted, DialId, Input, LaneId, Output, Reason};
 use keys::CircuitKeys;
 use lanes::{Closing, Lanes};
 use links::{Contact, Links};
 use own::Own;
 
-use crate::bottle::{Address, UnverifiedBottle};
-use crate::bottlerack::{Bottlerack, Insert};
+use crate::bottle::Address;
+use crate::bottlerack::{Bottlerack, Trust};
 use crate::crypto::Entropy;
 use crate::ids::{NetworkId, NodeId};
 use crate::network::Definition;
@@ -53,6 +57,9 @@ enum TimerKey {
     PongDue(LaneId),
     Dial(DialId),
     Redial(NodeId, LaneSlot),
+    Gossip,
+    Repair(LaneId),
+    Bulk(LaneId),
 }
 
 impl TimerKey {
@@ -66,6 +73,9 @@ impl TimerKey {
             Self::Handshake(_) => Reason::Handshake,
             Self::Ping(_) | Self::PongDue(_) => Reason::Ping,
             Self::Dial(_) | Self::Redial(..) => Reason::Dial,
+            Self::Gossip => Reason::Gossip,
+            Self::Repair(_) => Reason::Repair,
+            Self::Bulk(_) => Reason::Answer,
         }
     }
 }
@@ -98,6 +108,7 @@ pub struct Node {
     bottlerack: Bottlerack,
     lanes: Lanes,
     links: Links,
+    gossip: Gossip,
     timers: Timers<TimerKey>,
     outputs: VecDeque<Output>,
     counts: BTreeMap<Counted, u64>,
@@ -111,7 +122,8 @@ impl Node {
     /// When the configuration or the parameters do not hold together.
     pub fn new(config: Config, now: Time) -> Result<Self, ConfigError> {
         config.validate()?;
-        let Config { role, params, network, stored: _, mut entropy } = config;
+        let Config { role, params, network, stored, mut entropy } = config;
+        let rack_rules = params.rack_rules();
         let (id, part, neighbours) = match role {
             Role::Node(setup) => {
                 let (id, neighbours, accept_clients) = (setup.identity.node_id(), setup.neighbours.clone(), setup.accept_clients);
@@ -130,9 +142,10 @@ impl Node {
             part,
             entropy,
             now,
-            bottlerack: Bottlerack::new(Scope::Public),
+            bottlerack: Bottlerack::with_rules(Scope::Public, rack_rules),
             lanes: Lanes::default(),
             links: Links::default(),
+            gossip: Gossip::default(),
             timers: Timers::new(),
             outputs: VecDeque::new(),
             counts: BTreeMap::new(),
@@ -142,6 +155,7 @@ impl Node {
             node.links.keep(neighbour, now.mono);
         }
         node.timers.set(TimerKey::Bottlerack, now.mono + BOTTLERACK_SWEEP);
+        node.restore_bottlerack(stored);
         node.begin();
         Ok(node)
     }
@@ -241,6 +255,9 @@ impl Node {
                 TimerKey::PongDue(lane) => self.handle_pong_timeout(lane),
                 TimerKey::Dial(dial) => self.handle_dial_timeout(dial),
                 TimerKey::Redial(node, _) => self.dial_missing(node),
+                TimerKey::Gossip => self.gossip_batch(),
+                TimerKey::Repair(lane) => self.repair(lane),
+                TimerKey::Bulk(lane) => self.handle_bulk_timeout(lane),
             }
         }
     }
@@ -259,46 +276,12 @@ impl Node {
 
     // ---- Bottles of others (spec 04; spec 10, 1) ----
 
-    fn handle_bottle(&mut self, bytes: &[u8]) {
-        let rules = self.params.bottle_rules();
-        // law 4: nothing unverified goes further
-        let verified = UnverifiedBottle::parse(bytes).and_then(|bottle| bottle.verify(self.now.unix_ms, &rules));
-        let Ok(bottle) = verified else { return self.count(Counted::BottleRefused) };
-        let node = bottle.node_id();
-        if node == self.id {
-            return self.meet_own_bottle(bottle.seq());
-        }
-        match self.bottlerack.insert(bottle, self.now.unix_ms) {
-            Insert::New | Insert::Newer => self.bottle_stored(node),
-            Insert::Same => {}
-            Insert::Older => self.count(Counted::BottleOlder),
-            Insert::Full => self.count(Counted::BottlerackFull),
-            Insert::WrongScope => self.count(Counted::BottleRefused),
-            Insert::Equivocation => {
-                self.count(Counted::BottleEquivocation);
-                self.bottle_stored(node);
-            }
-        }
-    }
-
-    fn bottle_stored(&mut self, node: NodeId) {
-        self.push(Output::BottlerackChanged(node));
-        if matches!(self.part, Part::Client { guard: None }) && self.timers.at(TimerKey::Guard).is_none() {
-            self.timers.set(TimerKey::Guard, self.now.mono + self.params.guard_draw_wait);
-        }
-        self.dial_missing(node);
-    }
-
-    fn sweep_bottlerack(&mut self) {
-        for node in self.bottlerack.expire(self.now.unix_ms) {
-            self.push(Output::BottlerackChanged(node));
-        }
-        self.timers.set(TimerKey::Bottlerack, self.now.mono + BOTTLERACK_SWEEP);
-    }
-
-    /// How a node can be reached, none without its Bottle.
+    /// How a node can be reached, none without its Bottle, be it expired, and none for who is distrusted.
     fn contact(&self, node: NodeId) -> Option<Contact> {
-        let bottle = &self.bottlerack.get(&node)?.bottle;
+        if self.trust(&node) == Trust::Distrusted {
+            return None;
+        }
+        let bottle = &self.bottlerack.get(&node).or_else(|| self.bottlerack.hint(&node))?.bottle;
         let addresses = bottle.content().addresses.iter().filter(|address| self.may_dial(address)).map(Address::socket).collect();
         Some(Contact { keys: bottle.link_keys(self.now.unix_ms), addresses })
     }
