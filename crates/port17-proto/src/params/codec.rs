@@ -215,6 +215,13 @@ parameters! {
     60 guard_return,
     61 guard_replace_after,
     62 guard_change_interval,
+    63 gossip_batch,
+    64 repair_interval,
+    65 bottles_per_link,
+    66 unknown_share_percent,
+    67 hint_lifetime,
+    68 tombstone_lifetime,
+    69 distrust_equivocation,
 }
 
 impl Params {
