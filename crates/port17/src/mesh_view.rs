@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use port17_proto::bottle::{Address, VerifiedBottle};
+use port17_proto::bottlerack::Trust;
 use port17_proto::crypto::KemPublicKey;
 use port17_proto::ids::NodeId;
 use port17_proto::navigator::Map;
@@ -27,16 +28,19 @@ pub struct MeshView {
     pub map: Map,
     /// The nodes by identity.
     pub nodes: BTreeMap<NodeId, NodeView>,
-    /// Where lanes are accepted: no exit connects there.
+    /// Where trusted nodes accept lanes: no exit connects there. What others claim refuses nothing (law 1): else a forged Bottle
+    /// could take a web site off the network.
     pub addresses: Vec<SocketAddr>,
 }
 
 impl MeshView {
-    /// Made from verified Bottles alone. `key_margin_ms`: a circuit key is used until this long before its end.
-    pub fn build(bottles: &[&VerifiedBottle], key_margin_ms: u64) -> Self {
+    /// Made from verified Bottles, each with the trust in its node. `key_margin_ms`: a circuit key is used until this long before its
+    /// end.
+    pub fn build(bottles: &[(&VerifiedBottle, Trust)], key_margin_ms: u64) -> Self {
         let map = Map::build(bottles.iter().copied(), key_margin_ms);
-        let addresses = bottles.iter().flat_map(|bottle| bottle.content().addresses.iter().map(Address::socket)).collect();
-        let nodes = bottles.iter().map(|bottle| {
+        let trusted = bottles.iter().filter(|(_, trust)| *trust == Trust::Trusted);
+        let addresses = trusted.flat_map(|(bottle, _)| bottle.content().addresses.iter().map(Address::socket)).collect();
+        let nodes = bottles.iter().map(|(bottle, _)| {
             let content = bottle.content();
             let view = NodeView {
                 circuit_key: content.circuit_key.public.clone(),

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use port17_proto::bottle::Seq;
+use port17_proto::bottlerack::Trust;
 use port17_proto::crypto::Entropy;
 use port17_proto::identity::LinkKey;
 use port17_proto::ids::NodeId;
@@ -28,6 +29,7 @@ use tokio::time::Instant;
 use super::lanes::{Dial, DialKey, LaneAttempt};
 use super::{throw_away, time};
 use crate::bottles::{BottleDirectory, BottleFile};
+use crate::client::tunnel::FirstHops;
 use crate::exit::Exit;
 use crate::keystore::SeqFile;
 use crate::lane::{self, Lane, lock};
@@ -67,7 +69,7 @@ pub(super) struct Driver {
     files: Files,
     report: Arc<Mutex<Report>>,
     view: watch::Sender<Arc<MeshView>>,
-    guard: watch::Sender<Option<NodeId>>,
+    first: watch::Sender<Option<FirstHops>>,
     exit: Option<Arc<Exit>>,
     listening: Vec<SocketAddr>,
     lanes: HashMap<LaneId, Held>,
@@ -113,7 +115,7 @@ impl Driver {
             files,
             report,
             view,
-            guard: watch::channel(None).0,
+            first: watch::channel(None).0,
             exit: None,
             listening: Vec::new(),
             lanes: HashMap::new(),
@@ -130,9 +132,9 @@ impl Driver {
         self.attempts.0.clone()
     }
 
-    /// The client's guard, once it is chosen.
-    pub(super) fn guard(&self) -> watch::Receiver<Option<NodeId>> {
-        self.guard.subscribe()
+    /// Where the client's circuits begin, once that is chosen.
+    pub(super) fn first_hops(&self) -> watch::Receiver<Option<FirstHops>> {
+        self.first.subscribe()
     }
 
     /// Keeps the exit's picture of the mesh up to date.
@@ -257,7 +259,7 @@ impl Driver {
             Output::NewCircuitKey(key) => self.plane.hold_key(key),
             Output::EraseCircuitKey(key) => self.plane.erase_key(key),
             Output::Guard(guard) => {
-                self.guard.send_replace(Some(guard));
+                self.first.send_replace(Some(FirstHops { guard, hop2: Vec::new() }));
             }
             Output::ListAccepted { seq } => tracing::info!(seq, "a newer signed list is in force"),
             Output::ListRefused(why) => tracing::warn!(why, "a signed list was refused"),
@@ -413,7 +415,8 @@ impl Driver {
     fn renew_view(&mut self) {
         let margin_ms = u64::try_from(self.plane.params.circuit_key_margin.as_millis()).unwrap_or(u64::MAX);
         let rack = self.node.bottlerack();
-        let bottles: Vec<_> = rack.iter().map(|stored| &stored.bottle).collect();
+        // What is in the directory the operator put there.
+        let bottles: Vec<_> = rack.iter().map(|stored| (&stored.bottle, Trust::Trusted)).collect();
         let view = Arc::new(MeshView::build(&bottles, margin_ms));
         lock(&self.report).view = Some(Arc::clone(&view));
         self.view.send_replace(view);
