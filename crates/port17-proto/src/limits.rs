@@ -148,8 +148,6 @@ pub const EXIT_LOOKUPS: usize = 256;
 pub const ROUTE_TRIES: usize = 256;
 /// Steps of that search: some ten milliseconds.
 pub const ROUTE_STEPS: usize = 500_000;
-/// Nodes that are kept to stand behind one guard: with more, one of them is soon the adversary's.
-pub const HOP2_CANDIDATES: usize = 3;
 
 // ---- Before a lane is there ----
 

@@ -11,7 +11,7 @@
 //! - `field.rs`: the part of the map that one request can use.
 //! - `walks.rs`: counting, drawing, searching.
 //! - `route.rs`: a request, a route, and why there is none.
-//! - `hop2.rs`: which nodes are kept to stand behind a guard.
+//! - `hop2.rs`: which nodes may be pinned behind a guard.
 
 mod diversity;
 mod field;
@@ -21,6 +21,6 @@ mod route;
 mod walks;
 
 pub use self::diversity::AddressBlock;
-pub use self::hop2::{Hop2Request, renew_hop2};
+pub use self::hop2::{Hop2Request, hop2_choices};
 pub use self::map::Map;
 pub use self::route::{HopRole, HopSample, NoRoute, RouteRequest, RouteSample, Shared, route, sample};

@@ -155,7 +155,7 @@ impl Node {
                 )
             }
             Role::Client(setup) => {
-                let mut guards = Guards::new(setup.guard);
+                let mut guards = Guards::new(setup.guard, setup.hops);
                 if network.is_some() {
                     guards.restore(record(RecordKey::Guards));
                 }

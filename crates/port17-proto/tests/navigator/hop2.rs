@@ -6,7 +6,7 @@ use port17_proto::bottle::BottleContent;
 use port17_proto::bottlerack::Trust;
 use port17_proto::crypto::Entropy;
 use port17_proto::ids::NodeId;
-use port17_proto::navigator::{Hop2Request, HopRole, Map, NoRoute, RouteRequest, renew_hop2, route, sample};
+use port17_proto::navigator::{Hop2Request, HopRole, Map, NoRoute, RouteRequest, hop2_choices, route, sample};
 
 use crate::every_route::{Known, assert_all_equally_likely};
 use crate::mesh::{contents, full_mesh, map, map_with, node, request, web};
@@ -17,10 +17,9 @@ fn draw_over(map: &Map, hop2: &[NodeId], hops: usize, exclude: &[NodeId]) -> Res
     route(map, &RouteRequest { hop2, ..request(hops, &target, &exclude) }, &mut Entropy::from_number(5))
 }
 
-fn renew(contents: &[BottleContent], stored: &[NodeId], seed: u64) -> Vec<NodeId> {
-    let exclude = BTreeSet::new();
-    let wanted = Hop2Request { guard: node(0), most: 3, hops: 4, diversity: false, exclude: &exclude, now_ms: NOW_MS };
-    renew_hop2(&map(contents), &wanted, stored, &mut Entropy::from_number(seed))
+fn choices(contents: &[BottleContent], hops: usize, diversity: bool) -> BTreeSet<NodeId> {
+    let wanted = Hop2Request { guard: node(0), hops, diversity, now_ms: NOW_MS };
+    hop2_choices(&map(contents), &wanted).into_iter().collect()
 }
 
 #[test]
@@ -100,36 +99,26 @@ fn a_sample_names_the_pinned_hop_and_what_could_have_been_pinned() {
 }
 
 #[test]
-fn candidates_are_drawn_from_all_neighbours_that_lead_to_an_exit() {
+fn pinned_may_be_who_is_linked_to_the_guard_and_leads_to_an_exit() {
     // 4 is a dead end, 5 the only exit, 6 no neighbour of the guard.
     let links = [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 6), (2, 6), (3, 6), (6, 5), (0, 7), (7, 6)];
-    let contents = contents(8, &links, &[5]);
-    let drawn: Vec<Vec<NodeId>> = (0..40).map(|seed| renew(&contents, &[], seed)).collect();
-    assert!(drawn.iter().all(|nodes| nodes.iter().collect::<BTreeSet<_>>().len() == 3));
-    let seen: BTreeSet<NodeId> = drawn.into_iter().flatten().collect();
-    assert_eq!(seen, [1, 2, 3, 7].map(node).into());
-}
-
-#[test]
-fn candidates_that_can_be_used_stay_and_the_others_are_replaced() {
-    let mut contents = contents(7, &full_mesh(7), &[6]);
-    let stored = [2, 1, 3].map(node);
-    assert_eq!(renew(&contents, &stored, 1), stored);
-    assert_eq!(renew(&contents, &[2, 2, 1].map(node), 1)[..2], [2, 1].map(node));
+    let mut contents = contents(8, &links, &[5]);
+    assert_eq!(choices(&contents, 4, false), [1, 2, 3, 7].map(node).into());
+    assert_eq!(choices(&contents, 3, false), [].into(), "none of them is linked to the exit");
     contents[1].addresses.clear();
-    let renewed = renew(&contents, &stored, 1);
-    assert_eq!(renewed[..2], [2, 3].map(node));
-    assert!([4, 5].map(node).contains(&renewed[2]), "not the only exit");
-    assert_eq!(renew(&contents[..1], &stored, 1), []);
+    contents[2].group = "one".into();
+    contents[0].group = "one".into();
+    contents[5].group = "two".into();
+    contents[7].group = "two".into();
+    assert_eq!(choices(&contents, 4, false), [2, 3, 7].map(node).into());
+    assert_eq!(choices(&contents, 4, true), [node(3)].into());
+    assert_eq!(choices(&contents[..1], 4, false), [].into());
 }
 
 #[test]
-fn candidates_that_lead_nowhere_give_way_one_at_a_time() {
-    // 1, 2 and 3 are linked to the guard and among themselves alone.
-    let mut links = full_mesh(4);
-    links.extend([(0, 4), (4, 5), (5, 6)]);
-    let contents = contents(7, &links, &[6]);
-    assert_eq!(renew(&contents, &[1, 2, 3].map(node), 1), [1, 2, 4].map(node));
-    let route = draw_over(&map(&contents), &[1, 2, 4].map(node), 4, &[]).unwrap();
-    assert_eq!(route, [0, 4, 5, 6].map(node));
+fn the_only_exit_is_never_pinned() {
+    let mut contents = contents(4, &full_mesh(4), &[3]);
+    assert_eq!(choices(&contents, 3, false), [1, 2].map(node).into());
+    contents[2].exit_policy = contents[3].exit_policy.clone();
+    assert_eq!(choices(&contents, 3, false), [1, 2, 3].map(node).into());
 }

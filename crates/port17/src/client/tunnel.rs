@@ -22,8 +22,8 @@ use port17_proto::crypto::{Entropy, KemBackend};
 use port17_proto::ids::NodeId;
 use port17_proto::lane::credit::Granter;
 use port17_proto::lane::reader::{Command, Install, Port};
-use port17_proto::limits::{FIRST_WINDOW_CELLS, HOP2_CANDIDATES, STANDING_CIRCUITS};
-use port17_proto::navigator::{self, Hop2Request, NoRoute, RouteRequest, RouteSample};
+use port17_proto::limits::{FIRST_WINDOW_CELLS, STANDING_CIRCUITS};
+use port17_proto::navigator::{self, NoRoute, RouteRequest, RouteSample};
 use port17_proto::wire::registry::{ResetCode, SetupStatus, StreamProtocol};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -99,7 +99,7 @@ pub struct TunnelOptions {
 pub struct FirstHops {
     /// The guard that is in use.
     pub guard: NodeId,
-    /// The nodes that are kept to stand behind it, in order; none where nobody keeps them: the tunnel then keeps its own.
+    /// The nodes that are kept to stand behind it, in the order of their use.
     pub hop2: Vec<NodeId>,
 }
 
@@ -122,8 +122,6 @@ pub struct Tunnel {
     options: TunnelOptions,
     view: watch::Receiver<Arc<MeshView>>,
     first: watch::Receiver<Option<FirstHops>>,
-    /// The hops behind the guard that the tunnel keeps for itself, as long as it lives.
-    own_hop2: Mutex<Option<FirstHops>>,
     entropy: Mutex<Entropy>,
     standing: Mutex<Vec<Arc<Standing>>>,
     skipped: Mutex<BTreeMap<NodeId, Instant>>,
@@ -188,7 +186,6 @@ impl Tunnel {
             options,
             view,
             first,
-            own_hop2: Mutex::default(),
             entropy: Mutex::new(entropy),
             standing: Mutex::default(),
             skipped: Mutex::default(),
@@ -206,6 +203,7 @@ impl Tunnel {
     }
 
     async fn open_somewhere(&self, target: &Target, isolation: &Isolation, first_data: Bytes) -> Result<TunnelStream, OpenError> {
+        self.wait_for_first_hops().await;
         let mut again: Option<Vec<NodeId>> = None;
         let mut tried_again = false;
         let mut skipped_hops = Skipped::MayBeTried;
@@ -333,10 +331,10 @@ impl Tunnel {
 
     fn draw_route(&self, view: &MeshView, target: &Target, skipped: &mut Skipped) -> Result<Vec<NodeId>, OpenError> {
         let mut exclude = self.skips();
-        let first = self.first_hops(view);
+        let first = self.first.borrow().clone();
         loop {
-            let request = self.request(first.as_ref(), self.options.hops, target, &exclude);
-            match navigator::route(&view.map, &request, &mut lock(&self.entropy)) {
+            let drawn = self.request(first.as_ref(), self.options.hops, target, &exclude);
+            match drawn.and_then(|request| navigator::route(&view.map, &request, &mut lock(&self.entropy))) {
                 Ok(route) => return Ok(route),
                 Err(why) if exclude.is_empty() => {
                     tracing::debug!(%why, "no route");
@@ -361,42 +359,35 @@ impl Tunnel {
         hops: usize,
         target: &'a Target,
         exclude: &'a BTreeSet<NodeId>,
-    ) -> RouteRequest<'a> {
-        RouteRequest {
-            guard: first.map(|first| first.guard),
-            hop2: first.map_or(&[], |first| &first.hop2),
+    ) -> Result<RouteRequest<'a>, NoRoute> {
+        let first = first.ok_or(NoRoute::NoGuard)?;
+        if self.lacks_pin(first, hops) {
+            return Err(NoRoute::Hop2 { hops, candidates: 0, usable: 0 });
+        }
+        Ok(RouteRequest {
+            guard: Some(first.guard),
+            hop2: if self.options.pin_hop2 { &first.hop2 } else { &[] },
             hops,
             diversity: self.options.diversity,
             protocol: StreamProtocol::Tcp,
             target,
             exclude,
             now_ms: unix_ms(),
-        }
+        })
     }
 
-    /// Guard and pinned hops at this moment. Where nobody else keeps hops behind the guard, the tunnel draws its own and stays with
-    /// them: a hop 2 that is free for each circuit would tell the guard's name to who sees many of them (spec 08).
-    fn first_hops(&self, view: &MeshView) -> Option<FirstHops> {
-        let first = self.first.borrow().clone()?;
-        if !self.options.pin_hop2 {
-            return Some(FirstHops { hop2: Vec::new(), ..first });
-        }
-        if !first.hop2.is_empty() {
-            return Some(first);
-        }
-        let mut own = lock(&self.own_hop2);
-        let kept = own.take().filter(|own| own.guard == first.guard).map(|own| own.hop2).unwrap_or_default();
-        let request = Hop2Request {
-            guard: first.guard,
-            most: HOP2_CANDIDATES,
-            hops: self.options.hops,
-            diversity: self.options.diversity,
-            exclude: &BTreeSet::new(),
-            now_ms: unix_ms(),
-        };
-        let hop2 = navigator::renew_hop2(&view.map, &request, &kept, &mut lock(&self.entropy));
-        *own = Some(FirstHops { hop2, ..first });
-        own.clone()
+    /// Waits until there is a guard and what is pinned with it, at most a moment: after a start both come together with the map.
+    async fn wait_for_first_hops(&self) {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let mut first = self.first.clone();
+        let complete = first.wait_for(|first| first.as_ref().is_some_and(|first| !self.lacks_pin(first, self.options.hops)));
+        // What is still missing then is said by who draws the route.
+        let _ = tokio::time::timeout(PATIENCE, complete).await;
+    }
+
+    /// A hop 2 that is free for each circuit would tell the guard's name to who sees many of them (spec 08): no candidate, no route.
+    fn lacks_pin(&self, first: &FirstHops, hops: usize) -> bool {
+        self.options.pin_hop2 && hops >= 3 && first.hop2.is_empty()
     }
 
     /// Draws a route of `hops` nodes, by default as many as its own have, and says for each hop how many nodes could stand there,
@@ -406,8 +397,8 @@ impl Tunnel {
     /// Why there is none.
     pub fn sample(&self, hops: Option<usize>, target: &Target, exclude: &BTreeSet<NodeId>) -> Result<RouteSample, NoRoute> {
         let view = self.view.borrow().clone();
-        let first = self.first_hops(&view);
-        let request = self.request(first.as_ref(), hops.unwrap_or(self.options.hops), target, exclude);
+        let first = self.first.borrow().clone();
+        let request = self.request(first.as_ref(), hops.unwrap_or(self.options.hops), target, exclude)?;
         navigator::sample(&view.map, &request, &mut lock(&self.entropy))
     }
 

@@ -199,7 +199,7 @@ pub async fn run_client_under(params: Params, config: Config, stop: impl Future<
     let keyring = CircuitKeyring::new(KemBackend::AwsLc, 1, 1);
     let plane = Plane::new(None, params.clone(), pool(&params), keyring, None, inputs.clone());
 
-    let setup = ClientSetup { guard: config.client.guard };
+    let setup = ClientSetup { guard: config.client.guard, hops: config.client.hops.map(u32::from) };
     let engine_config = EngineConfig {
         role: Role::Client(setup),
         params: params.clone(),
