@@ -75,6 +75,8 @@ pub struct NodeSetup {
 pub struct ClientSetup {
     /// Its guard; none: one is drawn once Bottles are there, and kept for the process's life.
     pub guard: Option<NodeId>,
+    /// How many nodes its routes have; none: as many as the parameters say. What is pinned with a guard must lead to an exit in these.
+    pub hops: Option<u32>,
 }
 
 /// The configuration does not hold together.

@@ -9,8 +9,8 @@
 //! A guard is replaced when it is not trusted any more, or could not be reached for `guard_replace_after` while another could; at most
 //! once in `guard_change_interval`. One that is not trusted any more is not used meanwhile either.
 //!
-//! With each guard up to three second hops are drawn among the trusted nodes that it is linked to. The first that is linked is the
-//! pinned one. One whose link is gone keeps its place for as long as losses may take to be published, then another is drawn behind the
+//! With each guard up to three second hops are drawn among the trusted nodes that it is linked to and that lead to an exit. The first
+//! of them is the pinned one. One whose link is gone, or that leads to no exit any more, keeps its place for as long as losses may take to be published, then another is drawn behind the
 //! others; when all are gone, all are drawn anew.
 //!
 //! Without a network there is one guard, drawn for the process's life or configured, and nothing is stored.
@@ -23,10 +23,10 @@ use super::lanes::Closing;
 use super::links::Keep;
 use super::record::RecordKey;
 use super::{Node, Part, TimerKey};
-use crate::bottle::VerifiedBottle;
 use crate::bottlerack::Trust;
 use crate::ids::NodeId;
-use crate::wire::registry::GoAwayReason;
+use crate::navigator::{Hop2Request, hop2_choices};
+use crate::wire::registry::{GoAwayReason, MAX_HOPS};
 
 /// A primary and two backups.
 const GUARDS: usize = 3;
@@ -79,6 +79,8 @@ impl Held {
 #[derive(Debug, Default)]
 pub(super) struct Guards {
     configured: Option<NodeId>,
+    /// Nodes of the client's routes; none: as the parameters say.
+    hops: Option<u32>,
     /// In the order of their use.
     held: Vec<Held>,
     /// New circuits begin there.
@@ -92,8 +94,8 @@ pub(super) struct Guards {
 }
 
 impl Guards {
-    pub(super) fn new(configured: Option<NodeId>) -> Self {
-        Self { configured, ..Self::default() }
+    pub(super) fn new(configured: Option<NodeId>, hops: Option<u32>) -> Self {
+        Self { configured, hops, ..Self::default() }
     }
 
     pub(super) fn active(&self) -> Option<NodeId> {
@@ -542,22 +544,20 @@ impl Node {
         }
         let map = self.map();
         for node in nodes {
-            let linked: Vec<NodeId> = map.neighbours(&node).iter().copied().filter(|hop| self.fits_hop2(&node, hop)).collect();
-            self.pin(node, &linked);
+            let choices = hop2_choices(&map, &self.hop2_request(node));
+            self.pin(node, &choices);
         }
         self.guards_changed();
     }
 
-    fn fits_hop2(&self, guard: &NodeId, hop: &NodeId) -> bool {
-        let margin_ms = u64::try_from(self.params.circuit_key_margin.as_millis()).unwrap_or(u64::MAX);
-        let usable = |bottle: &VerifiedBottle| {
-            let content = bottle.content();
-            !content.addresses.is_empty() && !content.flags.is_draining() && bottle.usable_until_ms(margin_ms) > self.now.unix_ms
-        };
-        let group = self.group_of(guard);
-        self.trust(hop) == Trust::Trusted
-            && (group.is_empty() || group != self.group_of(hop))
-            && self.bottlerack.get(hop).is_some_and(|stored| usable(&stored.bottle))
+    fn hop2_request(&self, guard: NodeId) -> Hop2Request {
+        let hops = self.guards().and_then(|guards| guards.hops).unwrap_or(self.params.hops);
+        Hop2Request {
+            guard,
+            hops: usize::try_from(hops).unwrap_or(usize::MAX).min(MAX_HOPS),
+            diversity: self.params.diversity,
+            now_ms: self.now.unix_ms,
+        }
     }
 
     /// `linked`: the nodes that may be a guard's second hop now.
@@ -625,7 +625,7 @@ mod tests {
     use super::*;
 
     fn stored() -> Guards {
-        let mut guards = Guards::new(Some(NodeId([9; 32])));
+        let mut guards = Guards::new(Some(NodeId([9; 32])), None);
         guards.replaced_s = 7;
         guards.held = vec![Held::new(NodeId([9; 32]), true, 1), Held::new(NodeId([2; 32]), false, 3)];
         guards.held[1].choice.hop2 = vec![NodeId([4; 32]), NodeId([5; 32])];
@@ -636,14 +636,14 @@ mod tests {
     #[test]
     fn what_is_stored_comes_back() {
         let before = stored();
-        let mut after = Guards::new(Some(NodeId([9; 32])));
+        let mut after = Guards::new(Some(NodeId([9; 32])), None);
         after.restore(&before.encode());
         assert_eq!((after.replaced_s, &after.held), (7, &before.held));
     }
 
     #[test]
     fn a_guard_that_the_configuration_names_no_more_is_not_kept() {
-        let mut after = Guards::new(None);
+        let mut after = Guards::new(None, None);
         after.restore(&stored().encode());
         assert_eq!(after.held.iter().map(|held| held.choice.node).collect::<Vec<_>>(), [NodeId([2; 32])]);
     }

@@ -166,7 +166,7 @@ impl Node {
                 )
             }
             Role::Client(setup) => {
-                let mut guards = Guards::new(setup.guard);
+                let mut guards = Guards::new(setup.guard, setup.hops);
                 if network.is_some() {
                     guards.restore(record(RecordKey::Guards));
                 }
@@ -396,7 +396,8 @@ impl Node {
     /// The links that both ends list.
     fn map(&self) -> Map {
         let margin_ms = u64::try_from(self.params.circuit_key_margin.as_millis()).unwrap_or(u64::MAX);
-        Map::build(self.bottlerack.iter().map(|stored| &stored.bottle), margin_ms)
+        let bottles = self.bottlerack.iter().map(|stored| &stored.bottle);
+        Map::build(bottles.map(|bottle| (bottle, self.trust(&bottle.node_id()))), margin_ms)
     }
 
     // ---- Small things ----

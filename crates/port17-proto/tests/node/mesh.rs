@@ -213,7 +213,7 @@ impl Mesh {
 
     pub fn add_client(&mut self, seed: u64, params: Params, guard: Option<NodeId>) -> usize {
         let config = Config {
-            role: Role::Client(ClientSetup { guard }),
+            role: Role::Client(ClientSetup { guard, hops: None }),
             params,
             network: None,
             stored: vec![],

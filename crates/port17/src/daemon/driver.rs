@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use port17_proto::bottle::Seq;
+use port17_proto::bottle::{Seq, VerifiedBottle};
 use port17_proto::crypto::Entropy;
 use port17_proto::identity::LinkKey;
 use port17_proto::ids::NodeId;
@@ -16,6 +16,7 @@ use port17_proto::lane::frame::{FrameBuf, Header};
 use port17_proto::lane::queue::{LaneEnd, QueueError};
 use port17_proto::lane::reader::{Admission, Command, Port};
 use port17_proto::node::Node;
+use port17_proto::node::guard::GuardSet;
 use port17_proto::node::io::{DialId, Input, LaneId, LaneLoss, Output, Peer, ShownKey};
 use port17_proto::node::status::NodeStatus;
 use port17_proto::params::Rate;
@@ -28,6 +29,7 @@ use tokio::time::Instant;
 use super::lanes::{Dial, DialKey, LaneAttempt};
 use super::{throw_away, time};
 use crate::bottles::{BottleDirectory, BottleFile};
+use crate::client::tunnel::FirstHops;
 use crate::exit::Exit;
 use crate::keystore::SeqFile;
 use crate::lane::{self, Lane, lock};
@@ -67,7 +69,7 @@ pub(super) struct Driver {
     files: Files,
     report: Arc<Mutex<Report>>,
     view: watch::Sender<Arc<MeshView>>,
-    guard: watch::Sender<Option<NodeId>>,
+    first: watch::Sender<Option<FirstHops>>,
     exit: Option<Arc<Exit>>,
     listening: Vec<SocketAddr>,
     lanes: HashMap<LaneId, Held>,
@@ -113,7 +115,7 @@ impl Driver {
             files,
             report,
             view,
-            guard: watch::channel(None).0,
+            first: watch::channel(None).0,
             exit: None,
             listening: Vec::new(),
             lanes: HashMap::new(),
@@ -130,9 +132,9 @@ impl Driver {
         self.attempts.0.clone()
     }
 
-    /// The client's guard, once it is chosen.
-    pub(super) fn guard(&self) -> watch::Receiver<Option<NodeId>> {
-        self.guard.subscribe()
+    /// Where the client's circuits begin, once that is chosen.
+    pub(super) fn first_hops(&self) -> watch::Receiver<Option<FirstHops>> {
+        self.first.subscribe()
     }
 
     /// Keeps the exit's picture of the mesh up to date.
@@ -211,6 +213,11 @@ impl Driver {
             match self.node.poll() {
                 Output::Wait { until, .. } => break until,
                 Output::BottlerackChanged(_) => changed = true,
+                // Who is trusted may have changed with it.
+                output @ Output::ListAccepted { .. } => {
+                    changed = true;
+                    self.carry_out(output);
+                }
                 output => self.carry_out(output),
             }
         };
@@ -261,8 +268,10 @@ impl Driver {
             Output::Save(..) | Output::Forget(_) => {}
             Output::NewCircuitKey(key) => self.plane.hold_key(key),
             Output::EraseCircuitKey(key) => self.plane.erase_key(key),
-            Output::Guards(set) => {
-                self.guard.send_replace(Some(set.active));
+            Output::Guards(GuardSet { guards, active }) => {
+                let pinned = guards.into_iter().find(|guard| guard.node == active);
+                let hop2 = pinned.map(|guard| guard.hop2).unwrap_or_default();
+                self.first.send_replace(Some(FirstHops { guard: active, hop2 }));
             }
             Output::ListAccepted { seq } => tracing::info!(seq, "a newer signed list is in force"),
             Output::ListRefused(why) => tracing::warn!(why, "a signed list was refused"),
@@ -418,7 +427,8 @@ impl Driver {
     fn renew_view(&mut self) {
         let margin_ms = u64::try_from(self.plane.params.circuit_key_margin.as_millis()).unwrap_or(u64::MAX);
         let rack = self.node.bottlerack();
-        let bottles: Vec<_> = rack.iter().map(|stored| &stored.bottle).collect();
+        let trusted = |bottle: &VerifiedBottle| self.node.trust(&bottle.node_id());
+        let bottles: Vec<_> = rack.iter().map(|stored| (&stored.bottle, trusted(&stored.bottle))).collect();
         let view = Arc::new(MeshView::build(&bottles, margin_ms));
         lock(&self.report).view = Some(Arc::clone(&view));
         self.view.send_replace(view);
