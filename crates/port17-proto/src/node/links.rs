@@ -169,7 +169,8 @@ impl Links {
 impl Node {
     /// Dials what a link lacks, if it is this side's turn and no wait is on.
     pub(super) fn dial_missing(&mut self, node: NodeId) {
-        if self.stopping || !self.links.keeps(node) {
+        // spec 11, 2: a node's first word on a lane is its Bottle
+        if self.stopping || !self.links.keeps(node) || !self.has_first_word() {
             return;
         }
         let contact = self.contact(node);
@@ -196,6 +197,22 @@ impl Node {
             }
         }
     }
+
+    /// Dials what any link lacks.
+    pub(super) fn dial_all_missing(&mut self) {
+        let nodes: Vec<_> = self.links.nodes.keys().copied().collect();
+        for node in nodes {
+            self.dial_missing(node);
+        }
+    }
+
+    /// Whether a node that dialled may become a neighbour.
+    pub(super) fn accepts_link(&self, node: NodeId) -> Result<(), Closing> {
+        if self.links.keeps(node) { Ok(()) } else { Err(Closing::refused(GoAwayReason::Stranger, Counted::Stranger)) }
+    }
+
+    /// PUBLISH (true) or UNPUBLISH of a neighbour.
+    pub(super) fn handle_publish(&mut self, _node: NodeId, _publish: bool) {}
 
     fn dial(&mut self, node: NodeId, slot: LaneSlot, contact: &Contact) {
         let fresh = LinkId(self.entropy.bytes());
@@ -250,15 +267,13 @@ impl Node {
         self.timers.set(TimerKey::Redial(node, slot), self.now.mono + wait * permille / 1000);
     }
 
-    /// Where an accepted node lane belongs.
-    pub(super) fn place_node(&mut self, lane: LaneId, hello: &Hello) -> Result<Peer, Closing> {
+    /// Where a neighbour's accepted lane belongs.
+    pub(super) fn place_node(&mut self, node: NodeId, slot: LaneSlot, id: LinkId) -> Result<Peer, Closing> {
         let stranger = Closing::refused(GoAwayReason::Stranger, Counted::Stranger);
-        let key = self.lanes.by_id(lane).map(|lane| lane.peer_key).ok_or(stranger)?;
-        // spec 05, 4: a node's key is in its Bottle; law 1: only with neighbours
-        let node = self.neighbour_with_key(&key).ok_or(stranger)?;
+        // law 1: only with neighbours
         let link = self.links.nodes.get(&node).ok_or(stranger)?;
-        let same = link.is_up() && !link.dialled && link.id == hello.link;
-        match hello.slot {
+        let same = link.is_up() && !link.dialled && link.id == id;
+        match slot {
             LaneSlot::One => {
                 let mine = link.dialled && (link.is_up() || link.places.iter().any(|place| place.attempt != Attempt::Idle));
                 // spec 05, 5: of two simultaneous dials the smaller NodeID's stays
@@ -422,7 +437,7 @@ impl Node {
         }
     }
 
-    fn lanes_of(&self, node: NodeId) -> Vec<LaneId> {
+    pub(super) fn lanes_of(&self, node: NodeId) -> Vec<LaneId> {
         self.links.nodes.get(&node).map(NodeLink::lanes).unwrap_or_default()
     }
 
@@ -430,8 +445,15 @@ impl Node {
         self.links.nodes.get(&node)?.places[slot.index()].lane
     }
 
-    fn neighbour_with_key(&self, key: &VerifyingKey) -> Option<NodeId> {
-        self.links.nodes.keys().copied().find(|node| self.link_keys(*node).contains(key))
+    /// The neighbour that a key shown on a lane of link `id` belongs to. A Bottle can name anyone's key: where several do, only the
+    /// link's id tells.
+    pub(super) fn neighbour_with_key(&self, key: &VerifyingKey, id: LinkId) -> Option<NodeId> {
+        let all: Vec<NodeId> = self.links.nodes.keys().copied().filter(|node| self.link_keys(*node).contains(key)).collect();
+        let has_id = |node: &&NodeId| self.links.nodes.get(node).is_some_and(|link| link.is_up() && link.id == id);
+        match &all[..] {
+            [only] => Some(*only),
+            several => several.iter().find(has_id).copied(),
+        }
     }
 
     pub(super) fn link_keys(&self, node: NodeId) -> Vec<VerifyingKey> {

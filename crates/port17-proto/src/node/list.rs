@@ -137,6 +137,13 @@ impl Node {
         }
     }
 
+    /// Who the list in force names is trusted, and in a network nobody else (spec 12, 3).
+    pub(super) fn trust_listed(&mut self) {
+        if let Some(list) = self.lists.in_force() {
+            self.bottlerack.trust_only(list.nodes().iter().map(VerifiedBottle::node_id));
+        }
+    }
+
     // ---- Lists that come ----
 
     /// A list from a file or a server.
@@ -193,8 +200,10 @@ impl Node {
         let seq = list.seq();
         let held = Held::new(list);
         self.params = held.list.params().clone();
+        self.bottlerack.set_rules(self.params.rack_rules());
         self.push(Output::Save(RecordKey::List, held.bytes.clone()));
         self.lists.held = Some(held);
+        self.trust_listed();
         let unusable = self.lists.unusable;
         self.lists.unusable = unusable.filter(|unusable| *unusable > seq);
         self.lists.offers.retain(|_, offer| offer.seq > seq);
@@ -203,7 +212,7 @@ impl Node {
             self.end_fetch();
         }
         self.push(Output::ListAccepted { seq });
-        for lane in self.stream_lanes() {
+        for lane in self.talking_lanes() {
             self.send(lane, &Message::ListSeq(seq));
         }
         self.list_changed();
@@ -212,7 +221,7 @@ impl Node {
 
     // ---- Lists on links (spec 11, 4) ----
 
-    /// A link's lane 1 is up: each side says which list it has, 0 for none.
+    /// A link's lane 1 is up, and the own Bottle said: each side says which list it has, 0 for none.
     pub(super) fn greet_with_list(&mut self, lane: LaneId) {
         if self.network.is_some() {
             let seq = self.lists.seq();

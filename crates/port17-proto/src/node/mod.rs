@@ -10,6 +10,8 @@
 //! Invariants: the wall clock as the engine sees it never runs backwards; a Bottle is published only after its sequence number is
 //! stored; a lane carries circuits only between [`Output::AdmitLane`] and its end; whatever a peer sends costs at most its lane.
 
+mod bottles;
+mod bucket;
 pub mod config;
 mod gossip;
 pub mod io;
@@ -25,6 +27,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use config::{Config, ConfigError, Role};
+use gossip::Gossip;
 use io::{Counted, DialId, Input, LaneId, Output, Reason};
 use keys::CircuitKeys;
 use lanes::{Closing, Lanes};
@@ -32,8 +35,8 @@ use links::{Contact, Links};
 use list::Lists;
 use own::Own;
 
-use crate::bottle::{Address, UnverifiedBottle};
-use crate::bottlerack::{Bottlerack, Insert};
+use crate::bottle::Address;
+use crate::bottlerack::{Bottlerack, Trust};
 use crate::crypto::Entropy;
 use crate::ids::{NetworkId, NodeId};
 use crate::network::Definition;
@@ -56,6 +59,9 @@ enum TimerKey {
     PongDue(LaneId),
     Dial(DialId),
     Redial(NodeId, LaneSlot),
+    Gossip,
+    Repair(LaneId),
+    Bulk(LaneId),
 }
 
 impl TimerKey {
@@ -70,6 +76,9 @@ impl TimerKey {
             Self::Handshake(_) => Reason::Handshake,
             Self::Ping(_) | Self::PongDue(_) => Reason::Ping,
             Self::Dial(_) | Self::Redial(..) => Reason::Dial,
+            Self::Gossip => Reason::Gossip,
+            Self::Repair(_) => Reason::Repair,
+            Self::Bulk(_) => Reason::Answer,
         }
     }
 }
@@ -103,6 +112,7 @@ pub struct Node {
     lists: Lists,
     lanes: Lanes,
     links: Links,
+    gossip: Gossip,
     timers: Timers<TimerKey>,
     outputs: VecDeque<Output>,
     counts: BTreeMap<Counted, u64>,
@@ -120,7 +130,8 @@ impl Node {
             config.params = list.params().clone();
         }
         config.validate()?;
-        let Config { role, params, network, stored: _, mut entropy } = config;
+        let Config { role, params, network, stored, mut entropy } = config;
+        let rack_rules = params.rack_rules();
         let (id, part, neighbours) = match role {
             Role::Node(setup) => {
                 let (id, neighbours, accept_clients) = (setup.identity.node_id(), setup.neighbours.clone(), setup.accept_clients);
@@ -139,10 +150,11 @@ impl Node {
             part,
             entropy,
             now,
-            bottlerack: Bottlerack::new(Scope::Public),
+            bottlerack: Bottlerack::with_rules(Scope::Public, rack_rules),
             lists,
             lanes: Lanes::default(),
             links: Links::default(),
+            gossip: Gossip::default(),
             timers: Timers::new(),
             outputs: VecDeque::new(),
             counts: BTreeMap::new(),
@@ -152,9 +164,11 @@ impl Node {
             node.links.keep(neighbour, now.mono);
         }
         node.timers.set(TimerKey::Bottlerack, now.mono + BOTTLERACK_SWEEP);
+        node.trust_listed();
         if let Some(why) = bad_list {
             node.list_refused(&why);
         }
+        node.restore_bottlerack(stored);
         node.begin();
         Ok(node)
     }
@@ -255,6 +269,9 @@ impl Node {
                 TimerKey::PongDue(lane) => self.handle_pong_timeout(lane),
                 TimerKey::Dial(dial) => self.handle_dial_timeout(dial),
                 TimerKey::Redial(node, _) => self.dial_missing(node),
+                TimerKey::Gossip => self.gossip_batch(),
+                TimerKey::Repair(lane) => self.repair(lane),
+                TimerKey::Bulk(lane) => self.handle_bulk_timeout(lane),
             }
         }
     }
@@ -274,43 +291,6 @@ impl Node {
 
     // ---- Bottles of others (spec 04; spec 10, 1) ----
 
-    fn handle_bottle(&mut self, bytes: &[u8]) {
-        let rules = self.params.bottle_rules();
-        // law 4: nothing unverified goes further
-        let verified = UnverifiedBottle::parse(bytes).and_then(|bottle| bottle.verify(self.now.unix_ms, &rules));
-        let Ok(bottle) = verified else { return self.count(Counted::BottleRefused) };
-        let node = bottle.node_id();
-        if node == self.id {
-            return self.meet_own_bottle(bottle.seq());
-        }
-        match self.bottlerack.insert(bottle, self.now.unix_ms) {
-            Insert::New | Insert::Newer => self.bottle_stored(node),
-            Insert::Same => {}
-            Insert::Older => self.count(Counted::BottleOlder),
-            Insert::Full => self.count(Counted::BottlerackFull),
-            Insert::WrongScope => self.count(Counted::BottleRefused),
-            Insert::Equivocation => {
-                self.count(Counted::BottleEquivocation);
-                self.bottle_stored(node);
-            }
-        }
-    }
-
-    fn bottle_stored(&mut self, node: NodeId) {
-        self.push(Output::BottlerackChanged(node));
-        if matches!(self.part, Part::Client { guard: None }) && self.timers.at(TimerKey::Guard).is_none() {
-            self.timers.set(TimerKey::Guard, self.now.mono + self.params.guard_draw_wait);
-        }
-        self.dial_missing(node);
-    }
-
-    fn sweep_bottlerack(&mut self) {
-        for node in self.bottlerack.expire(self.now.unix_ms) {
-            self.push(Output::BottlerackChanged(node));
-        }
-        self.timers.set(TimerKey::Bottlerack, self.now.mono + BOTTLERACK_SWEEP);
-    }
-
     /// A newer list is in force: who was not known before may be dialled now.
     fn list_changed(&mut self) {
         let kept: Vec<NodeId> = self.links.nodes().map(|(node, _)| *node).collect();
@@ -322,9 +302,13 @@ impl Node {
         }
     }
 
-    /// How a node can be reached, none without its Bottle: the newest of what came and what the list names.
+    /// How a node can be reached: by the newest Bottle of what came, be it expired, and of what the list names. None without one, and
+    /// none for who is distrusted.
     fn contact(&self, node: NodeId) -> Option<Contact> {
-        let stored = self.bottlerack.get(&node).map(|stored| &stored.bottle);
+        if self.trust(&node) == Trust::Distrusted {
+            return None;
+        }
+        let stored = self.bottlerack.get(&node).or_else(|| self.bottlerack.hint(&node)).map(|stored| &stored.bottle);
         let listed = self.list().and_then(|list| list.node(&node));
         let bottle = stored.into_iter().chain(listed).max_by_key(|bottle| bottle.seq())?;
         let addresses = bottle.content().addresses.iter().filter(|address| self.may_dial(address)).map(Address::socket).collect();

@@ -206,6 +206,13 @@ parameters! {
     51 quorum,
     52 pin_hop2,
     53 bulk_timeout,
+    54 gossip_batch,
+    55 repair_interval,
+    56 bottles_per_link,
+    57 unknown_share_percent,
+    58 hint_lifetime,
+    59 tombstone_lifetime,
+    60 distrust_equivocation,
 }
 
 impl Params {

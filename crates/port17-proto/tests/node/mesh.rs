@@ -10,8 +10,10 @@ use port17_proto::crypto::{Entropy, KemBackend, SigningKey, VerifyingKey};
 use port17_proto::identity::Identity;
 use port17_proto::ids::NodeId;
 use port17_proto::node::Node;
+
 use port17_proto::node::config::{ClientSetup, Config, NodeSetup, Role};
 use port17_proto::node::io::{DialFailure, Input, LaneId, LaneLoss, Output, Peer, ShownKey};
+use port17_proto::node::record::RecordKey;
 use port17_proto::params::Params;
 use port17_proto::portname::Label;
 use port17_proto::timers::Time;
@@ -44,6 +46,10 @@ pub struct Host {
     pub dials: Vec<(Duration, NodeId, ShownKey)>,
     pub guard: Option<NodeId>,
     pub log: Vec<(Duration, String)>,
+    /// What its store keeps over restarts.
+    pub records: BTreeMap<RecordKey, Vec<u8>>,
+    /// Messages and bytes of the stream that it has sent.
+    pub streamed: (usize, usize),
     deadline: Option<Duration>,
 }
 
@@ -162,6 +168,8 @@ pub struct Mesh {
     pub silent: BTreeSet<usize>,
     /// Hosts that do not get others' Bottles.
     pub without_bottles: BTreeSet<usize>,
+    /// Bottles travel over lanes only; records outlive a restart.
+    pub lanes_only: bool,
     events: BTreeMap<(Duration, u64), (usize, Event)>,
     events_made: u64,
     lanes: BTreeMap<(usize, LaneId), (usize, LaneId)>,
@@ -177,6 +185,7 @@ impl Mesh {
             clock_error_ms: BTreeMap::new(),
             silent: BTreeSet::new(),
             without_bottles: BTreeSet::new(),
+            lanes_only: false,
             events: BTreeMap::new(),
             events_made: 0,
             lanes: BTreeMap::new(),
@@ -229,9 +238,12 @@ impl Mesh {
             dials: vec![],
             guard: None,
             log: vec![],
+            records: BTreeMap::new(),
+            streamed: (0, 0),
             deadline: None,
         });
-        for other in 0..host {
+        let known = if self.lanes_only { 0 } else { host };
+        for other in 0..known {
             let bytes = self.hosts[other].bottle_bytes.clone();
             if !bytes.is_empty() {
                 self.later(host, Event::Input(Input::Bottle(bytes)));
@@ -255,8 +267,13 @@ impl Mesh {
 
     pub fn restart(&mut self, host: usize, plan: Plan) {
         let plan = Plan { stored_seq: self.hosts[host].stored, ..plan };
-        self.hosts[host].node = Some(Node::new(node_config(&plan), self.time(host)).unwrap());
-        for other in 0..self.hosts.len() {
+        let mut config = node_config(&plan);
+        if self.lanes_only {
+            config.stored = self.hosts[host].records.clone().into_iter().collect();
+        }
+        self.hosts[host].node = Some(Node::new(config, self.time(host)).unwrap());
+        let known = if self.lanes_only { 0 } else { self.hosts.len() };
+        for other in 0..known {
             let bytes = self.hosts[other].bottle_bytes.clone();
             if !bytes.is_empty() {
                 self.later(host, Event::Input(Input::Bottle(bytes)));
@@ -361,6 +378,11 @@ impl Mesh {
                 if self.silent.contains(&host) || self.silent.contains(&other) {
                     return;
                 }
+                if !urgent {
+                    let (messages, bytes) = &mut self.hosts[host].streamed;
+                    *messages += 1;
+                    *bytes += message.len();
+                }
                 let pieces: Vec<Vec<u8>> =
                     if urgent { vec![message] } else { split_into_pieces(&message).map(<[u8]>::to_vec).collect() };
                 for bytes in pieces {
@@ -385,14 +407,19 @@ impl Mesh {
             Output::PublishBottle { seq, bytes } => self.publish(host, seq, bytes),
             Output::NewCircuitKey(key) => assert!(self.hosts[host].keys.insert(key.id())),
             Output::EraseCircuitKey(key) => assert!(self.hosts[host].keys.remove(&key)),
+            Output::Save(key, bytes) => {
+                self.hosts[host].records.insert(key, bytes);
+            }
+            Output::Forget(key) => {
+                self.hosts[host].records.remove(&key);
+            }
             Output::Guard(guard) => self.hosts[host].guard = Some(guard),
             Output::CancelDial(_)
+            | Output::HearLane { .. }
             | Output::AdmitLane { .. }
             | Output::LaneRtt { .. }
             | Output::BottlerackChanged(_)
             | Output::Counted(_)
-            | Output::Save(..)
-            | Output::Forget(_)
             | Output::ListAccepted { .. }
             | Output::ListRefused(_)
             | Output::Stopped
@@ -407,7 +434,8 @@ impl Mesh {
         let verified = UnverifiedBottle::parse(&bytes).unwrap().verify(seq.unix_ms(), &rules).unwrap();
         self.hosts[host].published.push((self.now, verified));
         self.hosts[host].bottle_bytes = bytes.clone();
-        for other in 0..self.hosts.len() {
+        let told = if self.lanes_only { 0 } else { self.hosts.len() };
+        for other in 0..told {
             if !self.without_bottles.contains(&other) {
                 self.later(other, Event::Input(Input::Bottle(bytes.clone())));
             }
