@@ -121,8 +121,6 @@ pub struct Params {
     pub backoff_max: Duration,
     /// A link that was up this long starts at `backoff_min` again when it is lost.
     pub backoff_reset: Duration,
-    /// What was asked for of Bottles or of a list comes within this time, each message of it.
-    pub bulk_timeout: Duration,
     /// PING goes out this often on each lane (± 20 %).
     pub ping_interval: Duration,
     /// No PONG within this time: the lane is dead.
