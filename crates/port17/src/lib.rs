@@ -12,4 +12,5 @@ pub mod lane;
 pub mod mesh_view;
 pub mod plane;
 pub mod portmaster;
+pub mod store;
 pub mod system;
