@@ -70,6 +70,21 @@ pub const RECONCILE_ENTRIES: usize = 1024;
 pub const TOMBSTONE_BYTES: usize = 256;
 /// A signed bootstrap list: a few hundred nodes.
 pub const LIST_BYTES: usize = 1024 * 1024;
+/// Nodes that a list names: a Bottle has more than a kilobyte.
+pub const LIST_NODES: usize = LIST_BYTES / 1024;
+/// Signatures under a list: twice as many as roots, so that a list can carry those of the old and the new roots.
+pub const LIST_SIGNATURES: usize = 32;
+/// From a list's making to its end, at most, in seconds: 90 days. Who signs chooses less; a list that never ends could never be
+/// taken back.
+pub const LIST_LIFE_S: u64 = 90 * 24 * 3600;
+/// A list may be made this far ahead of the receiver's clock, in seconds.
+pub const LIST_AHEAD_S: u64 = 3600;
+/// Releases that a list names.
+pub const LIST_RELEASES: usize = 64;
+/// A release's version and platform, each.
+pub const RELEASE_NAME_BYTES: usize = 64;
+/// A release's address.
+pub const RELEASE_URL_BYTES: usize = 512;
 /// Bytes of one LIST: the message stays below 64 KiB.
 pub const LIST_PIECE_BYTES: usize = 60 * 1024;
 

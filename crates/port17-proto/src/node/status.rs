@@ -92,7 +92,7 @@ impl Node {
         NodeStatus {
             id: (!self.is_client()).then_some(self.id),
             portname,
-            params: self.params.name,
+            params: self.params.name.as_str(),
             bottle,
             circuit_keys,
             guard: self.guard(),
