@@ -6,9 +6,13 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use assert_cmd::Command;
+use port17::control::{
+    Circuits, ControlSocket, Daemon, MeshMap, Refusal, RefusalCode, Reloaded, Role, RouteSample, RouteWish, Status,
+};
 use port17_proto::bottle::{BottleContent, CircuitKey, Flags, ProtocolRange, Seq};
 use port17_proto::crypto::{KemPublicKey, PUBLIC_KEY_BYTES, Secret};
 use port17_proto::identity::Identity;
@@ -215,31 +219,62 @@ fn env_without_a_daemon_finds_no_network() {
     assert!(error.contains("elsewhere.sock"), "{error}");
 }
 
-fn serve_status(path: &Path, role: port17::control::Role, socks: Option<&str>) -> tokio::runtime::Runtime {
-    use port17::control::{ControlSocket, Status};
-    let status = Status {
-        role,
-        version: "0.1.0".into(),
-        node_id: None,
-        portname: None,
-        socks: socks.map(|address| address.parse().unwrap()),
-        waiting_for: None,
-        links: Vec::new(),
-        circuits: 0,
-        standing: Vec::new(),
-        counts: BTreeMap::new(),
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let socket = runtime.block_on(ControlSocket::bind(path)).unwrap();
-    runtime.spawn(socket.serve(std::sync::Arc::new(move || status.clone())));
-    runtime
+/// A daemon that says what a test wants.
+#[derive(Clone)]
+struct Said {
+    status: Status,
+    map: MeshMap,
+    route: Result<RouteSample, Refusal>,
+}
+
+impl Said {
+    fn by(role: Role) -> Self {
+        let status = Status { waiting_for: None, ready: true, parameters: "default".into(), ..Status::of(role) };
+        let route = Err(Refusal::new(RefusalCode::NoRoute, "no exit that can be used allows TCP port 443"));
+        Self { status, map: MeshMap::default(), route }
+    }
+
+    fn serve(self, path: &Path) -> tokio::runtime::Runtime {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let socket = runtime.block_on(ControlSocket::bind(path)).unwrap();
+        runtime.spawn(socket.serve(Arc::new(self)));
+        runtime
+    }
+}
+
+impl Daemon for Said {
+    fn status(&self) -> Status {
+        self.status.clone()
+    }
+
+    async fn map(&self) -> Result<MeshMap, Refusal> {
+        Ok(self.map.clone())
+    }
+
+    fn circuits(&self) -> Result<Circuits, Refusal> {
+        Ok(Circuits { circuits: self.status.standing.clone() })
+    }
+
+    fn draw_route(&self, _: &RouteWish) -> Result<RouteSample, Refusal> {
+        self.route.clone()
+    }
+
+    async fn reload(&self) -> Result<Reloaded, Refusal> {
+        Ok(Reloaded::default())
+    }
+}
+
+fn serve_status(path: &Path, role: Role, socks: Option<&str>) -> tokio::runtime::Runtime {
+    let mut said = Said::by(role);
+    said.status.socks = socks.map(|address| address.parse().unwrap());
+    said.serve(path)
 }
 
 #[test]
 fn env_prints_the_lines_of_the_running_client() {
     let home = Home::new();
     ends(&mut home.port17(&["init"]), 0);
-    let daemon = serve_status(&home.path("state/control.sock"), port17::control::Role::Client, Some("127.0.0.1:1234"));
+    let daemon = serve_status(&home.path("state/control.sock"), Role::Client, Some("127.0.0.1:1234"));
     let (out, _) = ends(&mut home.port17(&["env"]), 0);
     for line in [
         "export ALL_PROXY=socks5h://127.0.0.1:1234\n",
@@ -254,7 +289,7 @@ fn env_prints_the_lines_of_the_running_client() {
     drop(daemon);
 
     let node = home.path("node.sock");
-    let daemon = serve_status(&node, port17::control::Role::Node, None);
+    let daemon = serve_status(&node, Role::Node, None);
     let (_, error) = ends(home.port17(&["env", "--control"]).arg(&node), 1);
     assert!(error.contains("nodes have no proxy"), "{error}");
     drop(daemon);
@@ -363,7 +398,7 @@ fn check_finds_ports_in_use_and_open_keys() {
     let (out, _) = ends(&mut home.port17(&["check"]), 6);
     assert!(out.contains(&format!("bad  proxy   {address}")), "{out}");
 
-    let daemon = serve_status(&home.path("state/control.sock"), port17::control::Role::Client, Some(&address.to_string()));
+    let daemon = serve_status(&home.path("state/control.sock"), Role::Client, Some(&address.to_string()));
     let (out, _) = ends(&mut home.port17(&["check"]), 0);
     assert!(out.contains("as the running daemon needs it"), "{out}");
     drop(daemon);
