@@ -38,6 +38,11 @@ impl Failure {
         Self { kind, message: message.to_string() }
     }
 
+    /// One that the command's output has said already.
+    pub(crate) fn silent(kind: Kind) -> Self {
+        Self::new(kind, "")
+    }
+
     /// A failed operation on a file or a socket.
     pub(crate) fn system(what: impl fmt::Display, error: &io::Error) -> Self {
         Self::new(Kind::Resource, format_args!("{what}: {error}"))
