@@ -85,6 +85,8 @@ pub const LIST_RELEASES: usize = 64;
 pub const RELEASE_NAME_BYTES: usize = 64;
 /// A release's address.
 pub const RELEASE_URL_BYTES: usize = 512;
+/// How often a link is asked for a list from its first piece on before one must have come whole.
+pub const LIST_ASKS: u32 = 8;
 /// Bytes of one LIST: the message stays below 64 KiB.
 pub const LIST_PIECE_BYTES: usize = 60 * 1024;
 

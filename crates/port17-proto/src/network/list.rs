@@ -138,6 +138,12 @@ pub enum ListError {
     /// A node stands twice.
     #[error("node {0} stands twice in the list: the list has to be made again with one Bottle of each node")]
     TwoBottles(NodeId),
+    /// There is no network file, so nobody's word counts.
+    #[error("there is no network file: a signed list means nothing without one")]
+    NoNetwork,
+    /// Its sequence number is not the one that was announced.
+    #[error("the list has another sequence number than was announced")]
+    NotAsPromised,
     /// A parameter is out of range.
     #[error("the list's {0}: the list has to be made again")]
     Params(#[from] ParamsError),
@@ -304,22 +310,21 @@ impl SignedList {
     pub fn verify_whatever_age(self, definition: &Definition) -> Result<VerifiedList, ListError> {
         let roots = definition.roots();
         let (valid, wanted) = (self.signers(roots), usize::from(roots.threshold()));
+        let network = content::network(&self.payload);
+        if let Ok(found) = network
+            && found != definition.id()
+        {
+            return Err(ListError::OtherNetwork { found, wanted: definition.id() });
+        }
         if valid < wanted {
-            // Another network's list has other roots: this is the better answer.
-            self.check_network(definition)?;
             return Err(ListError::TooFewSignatures { valid, wanted, roots: roots.keys().len() });
         }
-        self.check_network(definition)?;
+        network?;
         let content = self.read_unverified()?;
         let nodes = content.check_nodes()?;
         let seed = crypto::hash(SEED_TAG, &[&self.payload]);
         let signers = u8::try_from(valid).unwrap_or(u8::MAX);
         Ok(VerifiedList { content, nodes, seed, signers, signed: self })
-    }
-
-    fn check_network(&self, definition: &Definition) -> Result<(), ListError> {
-        let (found, wanted) = (content::network(&self.payload)?, definition.id());
-        if found == wanted { Ok(()) } else { Err(ListError::OtherNetwork { found, wanted }) }
     }
 }
 

@@ -205,6 +205,7 @@ parameters! {
     50 diversity,
     51 quorum,
     52 pin_hop2,
+    53 bulk_timeout,
 }
 
 impl Params {

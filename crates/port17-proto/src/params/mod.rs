@@ -120,6 +120,8 @@ pub struct Params {
     pub backoff_max: Duration,
     /// A link that was up this long starts at `backoff_min` again when it is lost.
     pub backoff_reset: Duration,
+    /// What was asked for of Bottles or of a list comes within this time, each message of it.
+    pub bulk_timeout: Duration,
     /// PING goes out this often on each lane (± 20 %).
     pub ping_interval: Duration,
     /// No PONG within this time: the lane is dead.
@@ -230,6 +232,7 @@ impl Params {
         backoff_min: seconds(1),
         backoff_max: minutes(1),
         backoff_reset: seconds(30),
+        bulk_timeout: seconds(30),
         ping_interval: seconds(15),
         ping_timeout: seconds(20),
         node_lane_circuits: 32_768,
@@ -315,6 +318,7 @@ One address range may take half of a node's memory for clients: one household ca
             backoff_min: ms(100),
             backoff_max: seconds(1),
             backoff_reset: seconds(2),
+            bulk_timeout: seconds(10),
             ping_interval: seconds(2),
             ping_timeout: seconds(10),
             client_link_circuits: 1024,
@@ -408,6 +412,7 @@ One address range may take half of a node's memory for clients: one household ca
             "at least backoff_min, at most 24 h",
         )?;
         require(self.backoff_reset <= hours(24), "backoff_reset", "at most 24 h")?;
+        require(in_range(self.bulk_timeout, ms(100), minutes(10)), "bulk_timeout", "100 ms to 10 minutes")?;
         require(in_range(self.ping_interval, ms(100), minutes(10)), "ping_interval", "100 ms to 10 minutes")?;
         require(in_range(self.ping_timeout, ms(100), minutes(10)), "ping_timeout", "100 ms to 10 minutes")?;
         require((1..=32_768).contains(&self.node_lane_circuits), "node_lane_circuits", "1 to 32768: half of a lane's ids")?;

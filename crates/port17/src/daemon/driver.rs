@@ -259,6 +259,8 @@ impl Driver {
             Output::Guard(guard) => {
                 self.guard.send_replace(Some(guard));
             }
+            Output::ListAccepted { seq } => tracing::info!(seq, "a newer signed list is in force"),
+            Output::ListRefused(why) => tracing::warn!(why, "a signed list was refused"),
             // spec 10, 1: a file that fails is named.
             Output::Counted(what) => match &self.reading {
                 Some(file) => tracing::warn!(file = %file.display(), why = what.name(), "no use for a Bottle"),
