@@ -429,6 +429,34 @@ impl Tunnel {
         }
     }
 
+    /// Draws a route of `hops` nodes, by default as many as its own have, and says for each hop how many nodes could stand there,
+    /// given those before it. Nothing is built over it.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn sample(
+        &self,
+        hops: Option<usize>,
+        target: &Target,
+        exclude: &BTreeSet<NodeId>,
+    ) -> Result<Vec<(NodeId, usize)>, NoRoute> {
+        let view = self.view.borrow().clone();
+        let guard = *self.guard.borrow();
+        let hops = hops.unwrap_or(self.options.hops);
+        let request = RouteRequest { guard, hops, protocol: StreamProtocol::Tcp, target, exclude, now_ms: unix_ms() };
+        let route = navigator::route(&view.map, &request, &mut lock(&self.entropy))?;
+        let candidates = |at: usize| {
+            let Some(before) = at.checked_sub(1) else { return 1 };
+            let exclude: BTreeSet<NodeId> = exclude.iter().chain(&route[..at]).copied().collect();
+            let rest = |node: &&NodeId| {
+                let request = RouteRequest { guard: Some(**node), hops: hops - at, exclude: &exclude, ..request };
+                navigator::route(&view.map, &request, &mut lock(&self.entropy)).is_ok()
+            };
+            view.map.neighbours(&route[before]).iter().filter(rest).count()
+        };
+        Ok(route.iter().enumerate().map(|(at, node)| (*node, candidates(at))).collect())
+    }
+
     /// Every standing circuit.
     pub fn circuits(&self) -> Vec<CircuitView> {
         let view = |circuit: &Arc<Standing>| CircuitView {

@@ -25,9 +25,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::answers::{QUESTIONS, Question, mesh_map};
 use super::lanes::{Dial, DialKey, LaneAttempt};
 use super::{throw_away, time};
 use crate::bottles::{BottleDirectory, BottleFile};
+use crate::control::{NodeName, Reloaded};
 use crate::exit::Exit;
 use crate::keystore::SeqFile;
 use crate::lane::{self, Lane, lock};
@@ -50,9 +52,16 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// A node's name, where its Bottle is known.
-    pub(super) fn portname(&self, node: &NodeId) -> Option<String> {
-        self.view.as_ref()?.nodes.get(node).map(|node| node.portname.to_string())
+    /// A node with its PortName, where its Bottle is known.
+    pub(super) fn name(&self, node: &NodeId) -> NodeName {
+        let known = self.view.as_ref().and_then(|view| view.nodes.get(node));
+        NodeName { node_id: node.to_string(), portname: known.map(|node| node.portname.to_string()) }
+    }
+
+    /// The node of a PortName.
+    pub(super) fn node_of(&self, portname: &str) -> Option<NodeId> {
+        let nodes = &self.view.as_ref()?.nodes;
+        nodes.iter().find(|(_, node)| node.portname.to_string() == portname).map(|(id, _)| *id)
     }
 }
 
@@ -62,6 +71,7 @@ pub(super) struct Driver {
     inputs: mpsc::Sender<Input>,
     engine: mpsc::Receiver<Input>,
     attempts: (mpsc::Sender<LaneAttempt>, mpsc::Receiver<LaneAttempt>),
+    questions: (mpsc::Sender<Question>, mpsc::Receiver<Question>),
     link_key: Arc<LinkKey>,
     entropy: Entropy,
     files: Files,
@@ -108,6 +118,7 @@ impl Driver {
             inputs,
             engine,
             attempts: mpsc::channel(ATTEMPTS),
+            questions: mpsc::channel(QUESTIONS),
             link_key: Arc::new(link_key),
             entropy,
             files,
@@ -128,6 +139,11 @@ impl Driver {
     /// Where finished handshakes go.
     pub(super) fn lanes(&self) -> mpsc::Sender<LaneAttempt> {
         self.attempts.0.clone()
+    }
+
+    /// Where the control API asks.
+    pub(super) fn questions(&self) -> mpsc::Sender<Question> {
+        self.questions.0.clone()
     }
 
     /// The client's guard, once it is chosen.
@@ -160,6 +176,10 @@ impl Driver {
                     Some(input) => input,
                     None => continue,
                 },
+                Some(question) = self.questions.1.recv() => {
+                    self.answer(question);
+                    Input::Tick
+                }
                 _ = second.tick() => {
                     self.every_second();
                     Input::Tick
@@ -370,6 +390,20 @@ impl Driver {
         tokio::spawn(async move {
             let _ = inputs.send(input).await;
         });
+    }
+
+    /// Who asked and has left is not told.
+    fn answer(&mut self, question: Question) {
+        match question {
+            Question::Map(asker) => {
+                let map = mesh_map(self.node.bottlerack(), &self.view.borrow().map, self.files.id);
+                let _ = asker.send(map);
+            }
+            Question::Reload(asker) => {
+                self.rescan();
+                let _ = asker.send(Ok(Reloaded::default()));
+            }
+        }
     }
 
     fn every_second(&mut self) {

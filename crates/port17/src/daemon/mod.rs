@@ -1,5 +1,6 @@
 //! The daemon: a node or a client, as tasks around the core.
 
+mod answers;
 mod driver;
 mod lanes;
 
@@ -25,16 +26,17 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use self::answers::{Answers, ClientAnswers};
 use self::driver::{Driver, Files, Report};
 use self::lanes::Listener;
 use crate::bottles::BottleDirectory;
 use crate::client::listener::{Entrance, ListenError, ProxyListener};
 use crate::client::tunnel::{Tunnel, TunnelOptions};
 use crate::config::{Config, ExitConfig, ParameterSet};
-use crate::control::{self, CircuitStatus, ControlError, ControlSocket, LinkStatus, Status};
+use crate::control::{ControlError, ControlSocket};
 use crate::exit::{Exit, ExitOpener};
 use crate::keystore::{Keystore, KeystoreError, SeqFile, StateLock, system_entropy};
-use crate::lane::{Clock, lock, tls};
+use crate::lane::{Clock, tls};
 use crate::mesh_view::MeshView;
 use crate::plane::{Plane, unix_ms};
 use crate::portmaster::Portmaster;
@@ -159,11 +161,9 @@ pub async fn run_node_under(params: Params, config: Config, stop: impl Future<Ou
     for listener in listeners {
         tasks.spawn(listener.run(Arc::clone(&tls), driver.lanes()));
     }
-    let status = {
-        let (plane, report) = (Arc::clone(&plane), Arc::clone(&report));
-        move || node_status(&plane, &lock(&report))
-    };
-    tasks.spawn(control.serve(Arc::new(status)));
+    let label = config.label.as_ref().map(|label| label.as_str().to_owned());
+    let answers = Answers { plane: Arc::clone(&plane), report, questions: driver.questions(), label, client: None };
+    tasks.spawn(control.serve(Arc::new(answers)));
     for address in &listening {
         tracing::info!(%address, node = %id, "node listens");
     }
@@ -226,11 +226,10 @@ pub async fn run_client_under(params: Params, config: Config, stop: impl Future<
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { proxy.run().await });
     tasks.spawn(Arc::clone(&tunnel).run());
-    let status = {
-        let (plane, report) = (Arc::clone(&plane), Arc::clone(&report));
-        move || client_status(&plane, &tunnel, &lock(&report), socks)
-    };
-    tasks.spawn(control.serve(Arc::new(status)));
+    let label = config.label.as_ref().map(|label| label.as_str().to_owned());
+    let client = Some(ClientAnswers { tunnel, socks });
+    let answers = Answers { plane: Arc::clone(&plane), report, questions: driver.questions(), label, client };
+    tasks.spawn(control.serve(Arc::new(answers)));
     tracing::info!(address = %socks, "proxy listens: SOCKS5, SOCKS4a, HTTP");
     driver.run(stop).await;
     plane.stop();
@@ -282,60 +281,6 @@ fn advertised(config: &Config, listening: &[SocketAddr]) -> Vec<Address> {
     let from = if named.is_empty() { listening } else { named };
     let real = from.iter().filter(|address| !address.ip().is_unspecified());
     real.map(|address| Address::new(*address, LaneType::TlsTcp)).collect()
-}
-
-fn links(report: &Report) -> Vec<LinkStatus> {
-    let Some(status) = &report.status else { return Vec::new() };
-    let link = |link: &port17_proto::node::status::LinkStatus| LinkStatus {
-        node_id: link.node.to_string(),
-        portname: report.portname(&link.node),
-        up: link.is_up,
-        lanes: u8::try_from(link.lanes.len()).unwrap_or(u8::MAX),
-        waiting_for: link.why.clone(),
-    };
-    status.links.iter().map(link).collect()
-}
-
-fn base_status(plane: &Plane, report: &Report, role: control::Role) -> Status {
-    let mut counts: std::collections::BTreeMap<_, _> =
-        plane.counts().into_iter().map(|(what, times)| (what.to_owned(), times)).collect();
-    counts.extend(report.status.iter().flat_map(|status| status.counts.iter().map(|(what, times)| ((*what).to_owned(), *times))));
-    Status {
-        role,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        node_id: None,
-        portname: None,
-        socks: None,
-        waiting_for: report.status.as_ref().map_or_else(|| Some("its start".to_owned()), |status| status.waits_for.clone()),
-        links: links(report),
-        circuits: plane.circuits() as u64,
-        standing: Vec::new(),
-        counts,
-    }
-}
-
-fn node_status(plane: &Plane, report: &Report) -> Status {
-    let status = report.status.as_ref();
-    Status {
-        node_id: status.and_then(|status| status.id).map(|id| id.to_string()),
-        portname: status.and_then(|status| status.portname.as_ref()).map(ToString::to_string),
-        ..base_status(plane, report, control::Role::Node)
-    }
-}
-
-fn client_status(plane: &Plane, tunnel: &Tunnel, report: &Report, socks: SocketAddr) -> Status {
-    let name = |node: &port17_proto::ids::NodeId| report.portname(node).unwrap_or_else(|| node.to_string());
-    let circuit = |circuit: crate::client::tunnel::CircuitView| CircuitStatus {
-        route: circuit.route.iter().map(name).collect(),
-        streams: circuit.streams,
-        age_s: circuit.age.as_secs(),
-        open: circuit.open,
-    };
-    Status {
-        socks: Some(socks),
-        standing: tunnel.circuits().into_iter().map(circuit).collect(),
-        ..base_status(plane, report, control::Role::Client)
-    }
 }
 
 /// A key of a client for one connection alone.
