@@ -136,9 +136,9 @@ fn a_flipped_bit_is_set_aside_or_touches_nothing() {
     const SLOT: (usize, u32) = (9, 0);
     let bytes = written();
     let mut entropy = Entropy::from_number(3);
-    let mut flips: Vec<(usize, u32)> = (0..60).map(|at| (at, entropy.below(8) as u32)).collect();
-    flips.extend((0..60).map(|_| (entropy.below(320) as usize, entropy.below(8) as u32)));
-    flips.extend((0..200).map(|_| (entropy.below(bytes.len() as u64) as usize, entropy.below(8) as u32)));
+    let mut flips: Vec<(usize, u32)> = (0..30).map(|at| (at, entropy.below(8) as u32)).collect();
+    flips.extend((0..50).map(|_| (entropy.below(320) as usize, entropy.below(8) as u32)));
+    flips.extend((0..100).map(|_| (entropy.below(bytes.len() as u64) as usize, entropy.below(8) as u32)));
     let mut set_aside = 0;
     for (at, bit) in flips.into_iter().filter(|flip| *flip != SLOT) {
         let mut damaged = bytes.clone();
@@ -147,7 +147,7 @@ fn a_flipped_bit_is_set_aside_or_touches_nothing() {
         assert!(aside || records == all(), "bit {bit} of byte {at}: {} records", records.len());
         set_aside += u32::from(aside);
     }
-    assert!(set_aside > 50, "{set_aside}");
+    assert!(set_aside > 20, "{set_aside}");
 }
 
 #[test]

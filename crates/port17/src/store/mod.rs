@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use port17_proto::node::record::{Record, RecordKey};
 
 pub use self::file::{FileStore, SetAside};
-pub use self::writer::{Pauses, StoreReport, StoreWriter};
+pub use self::writer::{Pauses, StoreReport, StoreWatch, StoreWriter};
 
 /// One change of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -49,6 +49,19 @@ pub struct StoreWriter {
     thread: JoinHandle<()>,
 }
 
+/// Looks at a [`StoreWriter`] from elsewhere.
+#[derive(Debug, Clone)]
+pub struct StoreWatch {
+    desk: Arc<Desk>,
+}
+
+impl StoreWatch {
+    /// How the store fares.
+    pub fn report(&self) -> StoreReport {
+        lock(&self.desk.papers).report()
+    }
+}
+
 #[derive(Debug)]
 struct Desk {
     papers: Mutex<Papers>,
@@ -97,9 +110,12 @@ impl StoreWriter {
 
     /// How it fares.
     pub fn report(&self) -> StoreReport {
-        let papers = lock(&self.desk.papers);
-        let waiting = papers.pending.len() + papers.writing.len();
-        StoreReport { records: papers.held.len(), waiting, problem: papers.problem.clone() }
+        lock(&self.desk.papers).report()
+    }
+
+    /// For who reports how it fares.
+    pub fn watch(&self) -> StoreWatch {
+        StoreWatch { desk: Arc::clone(&self.desk) }
     }
 
     /// Writes all that waits and ends the thread; gives what could not be written as a report. Blocks for the length of a write.
@@ -108,13 +124,18 @@ impl StoreWriter {
         self.desk.news.notify_one();
         let Self { desk, thread } = self;
         let ended = thread.join();
-        let papers = lock(&desk.papers);
-        let problem = ended.err().map(|_| "its thread failed".to_owned()).or_else(|| papers.problem.clone());
-        StoreReport { records: papers.held.len(), waiting: papers.pending.len() + papers.writing.len(), problem }
+        let report = lock(&desk.papers).report();
+        let problem = ended.err().map(|_| "its thread failed".to_owned()).or(report.problem);
+        StoreReport { problem, ..report }
     }
 }
 
 impl Papers {
+    fn report(&self) -> StoreReport {
+        let waiting = self.pending.len() + self.writing.len();
+        StoreReport { records: self.held.len(), waiting, problem: self.problem.clone() }
+    }
+
     fn forget(&mut self, key: RecordKey) {
         // What is not in the store needs no dropping: else the keys that wait had no bound.
         if self.held.contains(&key) || self.writing.contains(&key) {
