@@ -42,11 +42,12 @@ pub struct StoreReport {
     pub problem: Option<String>,
 }
 
-/// Writes a store from a thread of its own.
+/// Writes a store from a thread of its own, which ends with it: dropping it writes what waits.
 #[derive(Debug)]
 pub struct StoreWriter {
     desk: Arc<Desk>,
-    thread: JoinHandle<()>,
+    /// None once it has ended.
+    thread: Option<JoinHandle<()>>,
 }
 
 /// Looks at a [`StoreWriter`] from elsewhere.
@@ -93,7 +94,7 @@ impl StoreWriter {
             let desk = Arc::clone(&desk);
             std::thread::Builder::new().name("store".to_owned()).spawn(move || desk.write_until_closed(store, pauses))?
         };
-        Ok(Self { desk, thread })
+        Ok(Self { desk, thread: Some(thread) })
     }
 
     /// Keeps a record, in place of an older one. Never waits for the disk.
@@ -118,15 +119,23 @@ impl StoreWriter {
         StoreWatch { desk: Arc::clone(&self.desk) }
     }
 
-    /// Writes all that waits and ends the thread; gives what could not be written as a report. Blocks for the length of a write.
-    pub fn close(self) -> StoreReport {
+    /// Writes all that waits and ends the thread; what could not be written is in the report. Blocks for the length of a write.
+    pub fn close(mut self) -> StoreReport {
+        let in_order = self.end();
+        let report = self.report();
+        if in_order { report } else { StoreReport { problem: Some("its thread failed".to_owned()), ..report } }
+    }
+
+    fn end(&mut self) -> bool {
         lock(&self.desk.papers).closing = true;
         self.desk.news.notify_one();
-        let Self { desk, thread } = self;
-        let ended = thread.join();
-        let report = lock(&desk.papers).report();
-        let problem = ended.err().map(|_| "its thread failed".to_owned()).or(report.problem);
-        StoreReport { problem, ..report }
+        self.thread.take().is_none_or(|thread| thread.join().is_ok())
+    }
+}
+
+impl Drop for StoreWriter {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
