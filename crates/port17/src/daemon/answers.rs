@@ -58,7 +58,7 @@ impl Daemon for Answers {
         let mut status = Status {
             uptime_s: self.plane.clock.elapsed().as_secs(),
             label: self.label.clone(),
-            parameters: self.plane.params.name.to_owned(),
+            parameters: self.plane.params.name.to_string(),
             circuits: self.plane.circuits() as u64,
             counts: self.plane.counts().into_iter().map(|(what, times)| (what.to_owned(), times)).collect(),
             ..Status::of(role)
