@@ -102,10 +102,14 @@ impl From<DaemonError> for Failure {
         match error {
             DaemonError::Keystore(error) => error.into(),
             DaemonError::Control(error) => error.into(),
-            DaemonError::Configuration(_) | DaemonError::Tls(_) => Self::new(Kind::Configuration, error),
-            DaemonError::Listen { .. } | DaemonError::Proxy(_) | DaemonError::Bottles { .. } | DaemonError::System(_) => {
-                Self::new(Kind::Resource, error)
+            DaemonError::Configuration(_) | DaemonError::Network(_) | DaemonError::Tls(_) => {
+                Self::new(Kind::Configuration, error)
             }
+            DaemonError::Listen { .. }
+            | DaemonError::Proxy(_)
+            | DaemonError::Bottles { .. }
+            | DaemonError::Store(_)
+            | DaemonError::System(_) => Self::new(Kind::Resource, error),
         }
     }
 }

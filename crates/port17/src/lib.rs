@@ -16,4 +16,5 @@ pub mod mesh_view;
 pub mod network_file;
 pub mod plane;
 pub mod portmaster;
+pub mod store;
 pub mod system;
