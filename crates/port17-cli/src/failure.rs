@@ -5,6 +5,7 @@ use port17::config::ConfigError;
 use port17::control::{ControlError, RefusalCode};
 use port17::daemon::DaemonError;
 use port17::keystore::KeystoreError;
+use port17::network_file::NetworkFileError;
 
 /// Why a command ended without success; its number is the process's exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +52,12 @@ impl Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
+        Self::new(Kind::Configuration, error)
+    }
+}
+
+impl From<NetworkFileError> for Failure {
+    fn from(error: NetworkFileError) -> Self {
         Self::new(Kind::Configuration, error)
     }
 }

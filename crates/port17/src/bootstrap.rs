@@ -154,6 +154,8 @@ struct Tracked {
     last: Option<Last>,
     next: Instant,
     is_asked: bool,
+    /// Asked for while it was being asked: what it says may be what it said before.
+    ask_again: bool,
     failures: u32,
 }
 
@@ -296,7 +298,12 @@ impl State {
         // A reload may have dropped it in the meantime; its list counts all the same.
         if let Some(tracked) = self.sources.iter_mut().find(|tracked| tracked.source == *source) {
             tracked.answered(result.as_ref().map(|list| list.seq).map_err(Clone::clone), now);
-            tracked.next = if in_force { now + later } else { now + tracked.retry(&schedule) };
+            let wait = match (std::mem::take(&mut tracked.ask_again), in_force) {
+                (true, _) => Duration::ZERO,
+                (false, true) => later,
+                (false, false) => tracked.retry(&schedule),
+            };
+            tracked.next = now + wait;
         }
         result.ok().map(|list| list.bytes)
     }
@@ -304,7 +311,7 @@ impl State {
     fn ask_all_now(&mut self) {
         let now = Instant::now();
         for tracked in &mut self.sources {
-            (tracked.next, tracked.failures) = (now, 0);
+            (tracked.next, tracked.failures, tracked.ask_again) = (now, 0, tracked.is_asked);
         }
     }
 
@@ -325,7 +332,7 @@ impl State {
 
 impl Tracked {
     fn new(source: Source, next: Instant) -> Self {
-        Self { source, last: None, next, is_asked: false, failures: 0 }
+        Self { source, last: None, next, is_asked: false, ask_again: false, failures: 0 }
     }
 
     fn answered(&mut self, result: Result<u64, String>, at: Instant) {

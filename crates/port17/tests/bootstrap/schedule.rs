@@ -229,6 +229,25 @@ async fn known_nodes_come_before_mirrors() {
 }
 
 #[tokio::test]
+async fn who_asks_during_an_answer_gets_a_later_one() {
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let opened = Arc::clone(&gate);
+    let server = Server::start(None, move |stream| {
+        let gate = Arc::clone(&opened);
+        async move {
+            gate.acquire().await.unwrap().forget();
+            answer_with(stream, None).await;
+        }
+    })
+    .await;
+    let running = start(&network("three", &[address(&server)]), Known { list: Some(4), nodes: false });
+    running.until(|_| server.requests() == 1).await;
+    running.handle.fetch_now();
+    gate.add_permits(2);
+    running.until(|sources| server.requests() == 2 && sources[0].next_in_s.is_some_and(|next_s| next_s > 60)).await;
+}
+
+#[tokio::test]
 async fn a_reload_takes_new_sources_and_refuses_another_network() {
     let (old, _) = web(None).await;
     let (new, _) = web(Some(json(&network("three", &[]), 6))).await;
