@@ -1,5 +1,6 @@
 //! The Port17 daemon: sockets, files and tasks around the pure core. It moves bytes; decisions are in `port17-proto`.
 
+pub mod bootstrap;
 pub mod bottles;
 pub mod client;
 pub mod config;
@@ -15,4 +16,5 @@ pub mod mesh_view;
 pub mod network_file;
 pub mod plane;
 pub mod portmaster;
+pub mod store;
 pub mod system;

@@ -74,10 +74,9 @@ pub fn parse(bytes: &[u8]) -> Result<SignedList, ListFileError> {
     let file: ListFile = serde_json::from_slice(bytes)
         .map_err(|error| if error.is_eof() { ListFileError::Cut(bytes.len()) } else { ListFileError::Json(error) })?;
     let payload = BASE64.decode(file.payload.as_bytes()).map_err(|_| part("its payload is not base64"))?;
-    if payload.len() > LIST_BYTES || file.signatures.len() > LIST_SIGNATURES {
-        return Err(part(format_args!(
-            "it is too large: {LIST_BYTES} bytes of payload and {LIST_SIGNATURES} signatures are allowed"
-        )));
+    let too_large = || part(format_args!("it is too large: {LIST_BYTES} bytes and {LIST_SIGNATURES} signatures are allowed"));
+    if file.signatures.len() > LIST_SIGNATURES {
+        return Err(too_large());
     }
     let mut list = SignedList::new(payload);
     for entry in &file.signatures {
@@ -90,7 +89,8 @@ pub fn parse(bytes: &[u8]) -> Result<SignedList, ListFileError> {
             Err(at) => list.signatures.insert(at, (key, signature)),
         }
     }
-    Ok(list)
+    // What is larger no link would carry on.
+    if list.encode().len() > LIST_BYTES { Err(too_large()) } else { Ok(list) }
 }
 
 fn part(problem: impl ToString) -> ListFileError {

@@ -200,13 +200,10 @@ impl Node {
     pub(super) fn handle_stream(&mut self, lane: LaneId, peer: Peer, message: Message) {
         match (message, peer) {
             (Message::Want(ids), _) => self.handle_want(lane, &ids),
-            (Message::ListSeq(seq), _) => self.handle_list_seq(lane, peer, seq),
-            (Message::WantList { seq, offset }, _) => self.handle_want_list(lane, seq, offset),
+            (message @ (Message::ListSeq(_) | Message::WantList { .. }), _) => self.handle_list_message(lane, peer, message),
             // law 1: nothing that a client says enters the Bottlerack or opens a lane
             (_, Peer::Client(_)) => self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "gossip from a client")),
-            (Message::List { seq, offset, total, bytes }, Peer::Node(_)) => {
-                self.handle_list_piece(lane, seq, offset, total, &bytes);
-            }
+            (message @ Message::List { .. }, Peer::Node(_)) => self.handle_list_message(lane, peer, message),
             (Message::Announce(ids), Peer::Node(_)) => self.handle_announce(lane, &ids),
             (Message::Bottles { more, envelopes }, Peer::Node(node)) => self.handle_bottles(lane, node, more, envelopes),
             (Message::Tombstones(envelopes), Peer::Node(_)) => self.handle_tombstones(lane, &envelopes),

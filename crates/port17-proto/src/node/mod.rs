@@ -344,14 +344,6 @@ impl Node {
         self.guard_news_all();
     }
 
-    /// Nodes of the list in force are trusted.
-    fn trust_listed(&mut self) {
-        if self.network.is_some() {
-            let listed: Vec<NodeId> = self.listed().iter().map(VerifiedBottle::node_id).collect();
-            self.bottlerack.trust_only(listed);
-        }
-    }
-
     /// How a node can be reached, none without its Bottle: the newest of what came, were it expired, and what the list names; and
     /// none for who is distrusted.
     fn contact(&self, node: NodeId) -> Option<Contact> {

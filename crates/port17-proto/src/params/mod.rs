@@ -212,6 +212,8 @@ pub struct Params {
     pub gossip_batch: Duration,
     /// Each node tells its neighbours and clients what it holds this often (± 20 %): what was missed heals.
     pub repair_interval: Duration,
+    /// What was asked for of Bottles or of a list comes within this time.
+    pub bulk_timeout: Duration,
     /// Bottles asked for on one link; twice as many are given.
     pub bottles_per_link: Rate,
     /// Share of a Bottlerack's places that nodes without trust get, in percent.

@@ -574,7 +574,7 @@ fn law_1_nodes_take_no_list_from_clients() {
 
 fn client(mesh: &mut Mesh, seed: u64, guard: u64) -> usize {
     let config = Config {
-        role: EngineRole::Client(ClientSetup { guard: Some(id_of(guard)) }),
+        role: EngineRole::Client(ClientSetup { guard: Some(id_of(guard)), hops: None }),
         params: Params::demo(),
         network: Some(definition()),
         stored: vec![],
