@@ -152,7 +152,7 @@ fn link_status(link: &port17_proto::node::status::LinkStatus, report: &Report) -
         rtt_us: rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
         published: None,
         waiting_for: link.why.clone(),
-        redial_in_s: link.redial_in.filter(|_| !link.is_up).map(|redial_in| whole_seconds(redial_in)),
+        redial_in_s: link.redial_in.filter(|_| !link.is_up).map(whole_seconds),
     }
 }
 
