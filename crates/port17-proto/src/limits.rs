@@ -70,6 +70,23 @@ pub const RECONCILE_ENTRIES: usize = 1024;
 pub const TOMBSTONE_BYTES: usize = 256;
 /// A signed bootstrap list: a few hundred nodes.
 pub const LIST_BYTES: usize = 1024 * 1024;
+/// Nodes that a list names: a Bottle has more than a kilobyte.
+pub const LIST_NODES: usize = LIST_BYTES / 1024;
+/// Signatures under a list: twice as many as roots, so that a list can carry those of the old and the new roots.
+pub const LIST_SIGNATURES: usize = 32;
+/// From a list's making to its end, at most, in seconds: 90 days. Who signs chooses less; a list that never ends could never be
+/// taken back.
+pub const LIST_LIFE_S: u64 = 90 * 24 * 3600;
+/// A list may be made this far ahead of the receiver's clock, in seconds.
+pub const LIST_AHEAD_S: u64 = 3600;
+/// Releases that a list names.
+pub const LIST_RELEASES: usize = 64;
+/// A release's version and platform, each.
+pub const RELEASE_NAME_BYTES: usize = 64;
+/// A release's address.
+pub const RELEASE_URL_BYTES: usize = 512;
+/// How often a link is asked for a list from its first piece on before one must have come whole.
+pub const LIST_ASKS: u32 = 8;
 /// Bytes of one LIST: the message stays below 64 KiB.
 pub const LIST_PIECE_BYTES: usize = 60 * 1024;
 
@@ -129,6 +146,8 @@ pub const EXIT_LOOKUPS: usize = 256;
 pub const ROUTE_TRIES: usize = 256;
 /// Steps of that search: some ten milliseconds.
 pub const ROUTE_STEPS: usize = 500_000;
+/// Nodes that are kept to stand behind one guard: with more, one of them is soon the adversary's.
+pub const HOP2_CANDIDATES: usize = 3;
 
 // ---- Before a lane is there ----
 

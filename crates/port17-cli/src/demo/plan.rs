@@ -142,7 +142,7 @@ fn is_exit(number: u8, nodes: u8) -> bool {
 fn client(root: &Path, socks: SocketAddr, hops: u8) -> Result<Member, Failure> {
     let mut member = member(root, "client".to_owned(), Role::Client)?;
     member.config.client.proxy = socks;
-    member.config.client.hops = hops;
+    member.config.client.hops = Some(hops);
     member.config.client.danger_min_hops = hops.min(SAFE_HOPS);
     Ok(member)
 }
@@ -178,7 +178,7 @@ mod tests {
             assert!(!node.config.neighbours.contains(&node.node.unwrap()));
         }
         assert_eq!(nodes.iter().filter(|node| node.is_exit()).count(), 2);
-        assert_eq!((client.role, client.config.client.hops, client.config.client.danger_min_hops), (Role::Client, 3, 3));
+        assert_eq!((client.role, client.config.client.hops, client.config.client.danger_min_hops), (Role::Client, Some(3), 3));
         assert!(client.config.neighbours.is_empty() && !client.is_exit());
     }
 

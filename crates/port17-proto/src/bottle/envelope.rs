@@ -127,6 +127,11 @@ impl UnverifiedBottle {
         self.content.node_id()
     }
 
+    /// Its place in the order of its node's Bottles, as it claims.
+    pub fn claimed_seq(&self) -> Seq {
+        self.content.seq
+    }
+
     /// Its name in gossip.
     pub fn short_id(&self) -> ShortId {
         ShortId::of(self.payload())

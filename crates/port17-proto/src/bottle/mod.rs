@@ -34,7 +34,7 @@
 //! What is empty is absent, an IPv6 address is never an IPv4-mapped one, and no address is unspecified or multicast: so one content
 //! has one payload. Lane types that are not known are kept, and not dialled.
 
-mod cbor;
+pub(crate) mod cbor;
 mod codec;
 mod content;
 mod envelope;

@@ -170,6 +170,8 @@ pub enum Reason {
     Ping,
     /// Old Bottles are to be dropped.
     Bottlerack,
+    /// A piece of a list may be late.
+    List,
     /// The engine has stopped.
     Stopped,
 }
@@ -260,6 +262,13 @@ pub enum Output {
     BottlerackChanged(NodeId),
     /// The client's guard is chosen.
     Guard(NodeId),
+    /// A newer signed list is in force; its record was given out before. The engine goes by its parameters from now on.
+    ListAccepted {
+        /// Its sequence number.
+        seq: u64,
+    },
+    /// A list was refused, in words for the log that say what to do.
+    ListRefused(String),
     /// Something was refused or went wrong; the numbers are in the status as well.
     Counted(Counted),
     /// Shutdown is complete.
@@ -291,6 +300,8 @@ impl fmt::Debug for Output {
             Self::NewCircuitKey(key) => write!(f, "NewCircuitKey({:?})", key.id()),
             Self::EraseCircuitKey(key) => write!(f, "EraseCircuitKey({key:?})"),
             Self::BottlerackChanged(node) => write!(f, "BottlerackChanged({node:?})"),
+            Self::ListAccepted { seq } => write!(f, "ListAccepted({seq})"),
+            Self::ListRefused(why) => write!(f, "ListRefused({why})"),
             Self::Guard(node) => write!(f, "Guard({node:?})"),
             Self::Counted(what) => write!(f, "Counted({what:?})"),
             Self::Stopped => f.write_str("Stopped"),
@@ -310,6 +321,14 @@ pub enum Counted {
     BottleEquivocation,
     /// No room for another Bottle.
     BottlerackFull,
+    /// A list that is not valid here.
+    ListRefused,
+    /// A list older than the one in force.
+    ListOlder,
+    /// A list with the sequence number of the one in force and another content.
+    ListTwin,
+    /// A piece of a list did not come in time.
+    ListLate,
     /// The seq could not be stored.
     SeqNotStored,
     /// The own Bottle could not be signed.
@@ -354,6 +373,10 @@ impl Counted {
             Self::BottleOlder => "bottle-older",
             Self::BottleEquivocation => "bottle-equivocation",
             Self::BottlerackFull => "bottlerack-full",
+            Self::ListRefused => "list-refused",
+            Self::ListOlder => "list-older",
+            Self::ListTwin => "list-twin",
+            Self::ListLate => "list-late",
             Self::SeqNotStored => "seq-not-stored",
             Self::BottleNotMade => "bottle-not-made",
             Self::NoCircuitKey => "no-circuit-key",

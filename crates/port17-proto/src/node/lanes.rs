@@ -93,7 +93,7 @@ impl Closing {
     }
 
     /// The peer is silent.
-    fn silent(counted: Counted) -> Self {
+    pub(super) fn silent(counted: Counted) -> Self {
         Self { goaway: None, counted: Some(counted), why: DownReason::Silent }
     }
 
@@ -228,6 +228,9 @@ impl Node {
         self.timers.cancel(TimerKey::Handshake(lane));
         self.push(Output::AdmitLane { lane, peer, slot, dialled, circuits });
         self.lane_joined(lane, peer, slot, link, dialled);
+        if slot == LaneSlot::One {
+            self.greet_with_list(lane);
+        }
         self.send_ping(lane);
     }
 
@@ -299,6 +302,13 @@ impl Node {
             Stage::AwaitingAnswer { node, slot, .. } => self.attempt_failed(node, slot, why),
             Stage::Admitted { peer, slot } => self.lane_left(lane, peer, slot, why),
         }
+        self.forget_list_of(lane);
+    }
+
+    /// The lanes that carry message streams: each link's first.
+    pub(super) fn stream_lanes(&self) -> Vec<LaneId> {
+        let is_first = |lane: &Lane| matches!(lane.stage, Stage::Admitted { slot: LaneSlot::One, .. });
+        self.lanes.iter().filter(|(_, lane)| is_first(lane)).map(|(id, _)| *id).collect()
     }
 
     fn send_hello(&mut self, lane: LaneId, slot: LaneSlot, link: LinkId, circuits: u32) {
@@ -309,7 +319,7 @@ impl Node {
         );
     }
 
-    fn send(&mut self, lane: LaneId, message: &Message) {
+    pub(super) fn send(&mut self, lane: LaneId, message: &Message) {
         self.push(Output::Send { lane, urgent: message.is_urgent(), message: message.encode() });
     }
 }

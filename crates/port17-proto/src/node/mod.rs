@@ -16,6 +16,7 @@ pub mod io;
 mod keys;
 mod lanes;
 mod links;
+mod list;
 mod own;
 pub mod record;
 pub mod status;
@@ -28,6 +29,7 @@ use io::{Counted, DialId, Input, LaneId, Output, Reason};
 use keys::CircuitKeys;
 use lanes::{Closing, Lanes};
 use links::{Contact, Links};
+use list::Lists;
 use own::Own;
 
 use crate::bottle::{Address, UnverifiedBottle};
@@ -48,6 +50,7 @@ enum TimerKey {
     CircuitKeys,
     Guard,
     Bottlerack,
+    List,
     Handshake(LaneId),
     Ping(LaneId),
     PongDue(LaneId),
@@ -63,6 +66,7 @@ impl TimerKey {
             Self::CircuitKeys => Reason::CircuitKey,
             Self::Guard => Reason::Guard,
             Self::Bottlerack => Reason::Bottlerack,
+            Self::List => Reason::List,
             Self::Handshake(_) => Reason::Handshake,
             Self::Ping(_) | Self::PongDue(_) => Reason::Ping,
             Self::Dial(_) | Self::Redial(..) => Reason::Dial,
@@ -96,6 +100,7 @@ pub struct Node {
     entropy: Entropy,
     now: Time,
     bottlerack: Bottlerack,
+    lists: Lists,
     lanes: Lanes,
     links: Links,
     timers: Timers<TimerKey>,
@@ -109,7 +114,11 @@ impl Node {
     ///
     /// # Errors
     /// When the configuration or the parameters do not hold together.
-    pub fn new(config: Config, now: Time) -> Result<Self, ConfigError> {
+    pub fn new(mut config: Config, now: Time) -> Result<Self, ConfigError> {
+        let (lists, bad_list) = Lists::from_stored(&config.stored, config.network.as_ref());
+        if let Some(list) = lists.in_force() {
+            config.params = list.params().clone();
+        }
         config.validate()?;
         let Config { role, params, network, stored: _, mut entropy } = config;
         let (id, part, neighbours) = match role {
@@ -131,6 +140,7 @@ impl Node {
             entropy,
             now,
             bottlerack: Bottlerack::new(Scope::Public),
+            lists,
             lanes: Lanes::default(),
             links: Links::default(),
             timers: Timers::new(),
@@ -142,6 +152,9 @@ impl Node {
             node.links.keep(neighbour, now.mono);
         }
         node.timers.set(TimerKey::Bottlerack, now.mono + BOTTLERACK_SWEEP);
+        if let Some(why) = bad_list {
+            node.list_refused(&why);
+        }
         node.begin();
         Ok(node)
     }
@@ -171,7 +184,7 @@ impl Node {
             Input::DialFailed { dial, why } => self.handle_dial_failed(dial, why),
             Input::Violation { lane, what } => self.handle_violation(lane, what),
             Input::Bottle(bytes) => self.handle_bottle(&bytes),
-            Input::List(_) => {}
+            Input::List(bytes) => self.handle_list(&bytes),
             Input::SeqStored(seq) => self.handle_seq_stored(seq),
             Input::SeqNotStored(seq) => self.handle_seq_not_stored(seq),
             Input::Tick => {}
@@ -236,6 +249,7 @@ impl Node {
                 TimerKey::CircuitKeys => self.turn_circuit_keys(),
                 TimerKey::Guard => self.draw_guard(),
                 TimerKey::Bottlerack => self.sweep_bottlerack(),
+                TimerKey::List => self.handle_list_timeout(),
                 TimerKey::Handshake(lane) => self.handle_handshake_timeout(lane),
                 TimerKey::Ping(lane) => self.send_ping(lane),
                 TimerKey::PongDue(lane) => self.handle_pong_timeout(lane),
@@ -247,6 +261,7 @@ impl Node {
 
     fn shut_down(&mut self) {
         self.cancel_all_attempts();
+        self.stop_lists();
         for lane in self.lanes.ids() {
             let goaway = Some(GoAwayReason::Shutdown);
             self.close_lane(lane, Closing { goaway, counted: None, why: io::DownReason::SentAway(GoAwayReason::Shutdown) });
@@ -296,9 +311,22 @@ impl Node {
         self.timers.set(TimerKey::Bottlerack, self.now.mono + BOTTLERACK_SWEEP);
     }
 
-    /// How a node can be reached, none without its Bottle.
+    /// A newer list is in force: who was not known before may be dialled now.
+    fn list_changed(&mut self) {
+        let kept: Vec<NodeId> = self.links.nodes().map(|(node, _)| *node).collect();
+        for node in kept {
+            self.dial_missing(node);
+        }
+        if matches!(self.part, Part::Client { guard: None }) && self.timers.at(TimerKey::Guard).is_none() {
+            self.timers.set(TimerKey::Guard, self.now.mono + self.params.guard_draw_wait);
+        }
+    }
+
+    /// How a node can be reached, none without its Bottle: the newest of what came and what the list names.
     fn contact(&self, node: NodeId) -> Option<Contact> {
-        let bottle = &self.bottlerack.get(&node)?.bottle;
+        let stored = self.bottlerack.get(&node).map(|stored| &stored.bottle);
+        let listed = self.list().and_then(|list| list.node(&node));
+        let bottle = stored.into_iter().chain(listed).max_by_key(|bottle| bottle.seq())?;
         let addresses = bottle.content().addresses.iter().filter(|address| self.may_dial(address)).map(Address::socket).collect();
         Some(Contact { keys: bottle.link_keys(self.now.unix_ms), addresses })
     }

@@ -19,6 +19,8 @@ pub struct NodeStatus {
     pub portname: Option<PortName>,
     /// The name of the parameters in force.
     pub params: &'static str,
+    /// The signed list in force.
+    pub list: Option<ListStatus>,
     /// The own Bottle that is out.
     pub bottle: Option<BottleStatus>,
     /// Circuit keys that are not erased yet.
@@ -35,6 +37,34 @@ pub struct NodeStatus {
     pub waits_for: Option<String>,
     /// What was refused or went wrong, by name, in the order of the names' list.
     pub counts: Vec<(&'static str, u64)>,
+}
+
+/// The signed list in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListStatus {
+    /// Its sequence number.
+    pub seq: u64,
+    /// When it was made, Unix seconds.
+    pub issued_s: u64,
+    /// Until when it holds, Unix seconds.
+    pub expires_s: u64,
+    /// How many root keys have signed it, and how many have to.
+    pub signers: (u8, u8),
+    /// Nodes in it.
+    pub nodes: usize,
+    /// Whether it should be replaced.
+    pub age: ListAge,
+}
+
+/// Whether a list should be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListAge {
+    /// It holds.
+    Good,
+    /// It holds, and there should be a newer one: no new guard is chosen by it.
+    Old,
+    /// It has expired: it still says who is trusted, and no new guard is chosen by it.
+    Expired,
 }
 
 /// The own Bottle.
@@ -92,7 +122,8 @@ impl Node {
         NodeStatus {
             id: (!self.is_client()).then_some(self.id),
             portname,
-            params: self.params.name,
+            params: self.params.name.as_str(),
+            list: self.list_status(),
             bottle,
             circuit_keys,
             guard: self.guard(),
@@ -102,6 +133,24 @@ impl Node {
             bottles: self.bottlerack.len(),
             counts: self.counts.iter().map(|(what, count)| (what.name(), *count)).collect(),
         }
+    }
+
+    fn list_status(&self) -> Option<ListStatus> {
+        let (list, definition) = (self.list()?, self.network.as_ref()?);
+        let now_s = self.now.unix_ms / 1000;
+        let age = match (list.has_expired(now_s), list.is_old(now_s)) {
+            (true, _) => ListAge::Expired,
+            (false, true) => ListAge::Old,
+            (false, false) => ListAge::Good,
+        };
+        Some(ListStatus {
+            seq: list.seq(),
+            issued_s: list.issued_s(),
+            expires_s: list.expires_s(),
+            signers: (list.signers(), definition.roots().threshold()),
+            nodes: list.nodes().len(),
+            age,
+        })
     }
 
     fn link_status(&self, node: NodeId) -> LinkStatus {
@@ -131,6 +180,9 @@ impl Node {
     fn waits_for(&self, links: &[LinkStatus]) -> Option<String> {
         if self.stopping {
             return Some("nothing: it has stopped".to_owned());
+        }
+        if self.network.is_some() && self.list().is_none() {
+            return Some("the network's signed list: none is here yet".to_owned());
         }
         match &self.part {
             Part::Client { guard: None } if self.bottlerack.is_empty() => Some("Bottles: none is known yet".to_owned()),

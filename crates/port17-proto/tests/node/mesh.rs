@@ -392,6 +392,8 @@ impl Mesh {
             | Output::Counted(_)
             | Output::Save(..)
             | Output::Forget(_)
+            | Output::ListAccepted { .. }
+            | Output::ListRefused(_)
             | Output::Stopped
             | Output::Wait { .. } => {}
         }

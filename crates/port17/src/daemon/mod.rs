@@ -187,9 +187,9 @@ pub async fn run_client(config: Config, stop: impl Future<Output = ()> + Send) -
 /// # Errors
 /// When it cannot start or has to end.
 pub async fn run_client_under(params: Params, config: Config, stop: impl Future<Output = ()> + Send) -> Result<(), DaemonError> {
-    let hops = usize::from(config.client.hops);
+    let hops = config.client.hops.map_or(params.hops, u32::from);
     let least = params.danger_min_hops.min(u32::from(config.client.danger_min_hops));
-    if u32::from(config.client.hops) < least {
+    if hops < least {
         let why = format!("hops = {hops} is fewer than {least}: only `danger_min_hops` allows that, and it protects nobody");
         return Err(DaemonError::Configuration(why));
     }
@@ -216,7 +216,9 @@ pub async fn run_client_under(params: Params, config: Config, stop: impl Future<
     let link_key = LinkKey::generate(0, &mut entropy);
     let driver =
         Driver::new(node, Arc::clone(&plane), (inputs, engine), link_key, entropy.fork(), files, Arc::clone(&report), view);
-    let tunnel = Tunnel::new(Arc::clone(&plane), TunnelOptions { hops, spares }, view_seen, driver.guard(), entropy.fork());
+    let hops = usize::try_from(hops).unwrap_or(0);
+    let options = TunnelOptions { hops, spares, diversity: params.diversity, pin_hop2: params.pin_hop2 };
+    let tunnel = Tunnel::new(Arc::clone(&plane), options, view_seen, driver.first_hops(), entropy.fork());
 
     let control = ControlSocket::bind(&config.control).await?;
     let entrance = Arc::new(Entrance::new(Arc::clone(&tunnel), Portmaster::new()));

@@ -1,9 +1,13 @@
 //! Network parameters (spec 09): every time, rate, count and share that a network may choose for itself, in one typed struct. Sizes
 //! that bound memory stand in `limits`, cryptography in `crypto`.
 //!
-//! [`Params::DEFAULT`] is for networks, [`Params::demo`] for one machine and for tests: it forms in seconds. Whoever builds another
-//! set calls [`Params::validate`] before use.
+//! [`Params::DEFAULT`] is for networks, [`Params::private`] for the small network of one operator, [`Params::demo`] for one machine and
+//! for tests: it forms in seconds. Whoever builds another set calls [`Params::validate`] before use. [`codec`] gives them their bytes
+//! in a signed list and their words in a network file.
 
+pub mod codec;
+
+use std::fmt;
 use std::time::Duration;
 
 use crate::bottle::BottleRules;
@@ -28,11 +32,45 @@ pub struct ParamsError {
     pub rule: &'static str,
 }
 
+/// What a set of parameters calls itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetName {
+    /// [`Params::DEFAULT`].
+    Default,
+    /// [`Params::private`].
+    Private,
+    /// [`Params::demo`].
+    Demo,
+    /// A network's own choice.
+    Own,
+}
+
+impl SetName {
+    /// All.
+    pub const ALL: [Self; 4] = [Self::Default, Self::Private, Self::Demo, Self::Own];
+
+    /// The word for people, and in a signed list.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Private => "private",
+            Self::Demo => "demo",
+            Self::Own => "own",
+        }
+    }
+}
+
+impl fmt::Display for SetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// The parameters of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Params {
     /// What the set calls itself; shown at start when it is not `default`.
-    pub name: &'static str,
+    pub name: SetName,
 
     // ---- Identity and Bottles (spec 03, 04) ----
     /// A node makes a new circuit key this often: it bounds how many circuits one stolen key opens.
@@ -62,6 +100,15 @@ pub struct Params {
     /// The directory of Bottles is read this often.
     pub directory_rescan: Duration,
 
+    // ---- Networks (spec 12) ----
+    /// A signed list older than this is warned of, and no new guard is chosen by it: it should have been replaced long ago.
+    pub list_warn_age: Duration,
+    /// Hops of a route differ in group, address range and country. Off where one operator runs all nodes. Nothing asks for it before
+    /// addresses are verified.
+    pub diversity: bool,
+    /// Verifiers that must agree on an address. Nothing asks for it before addresses are verified.
+    pub quorum: u32,
+
     // ---- Lanes and links (spec 05) ----
     /// A transport connection must be made within this time, for each address.
     pub dial_timeout: Duration,
@@ -73,6 +120,8 @@ pub struct Params {
     pub backoff_max: Duration,
     /// A link that was up this long starts at `backoff_min` again when it is lost.
     pub backoff_reset: Duration,
+    /// What was asked for of Bottles or of a list comes within this time, each message of it.
+    pub bulk_timeout: Duration,
     /// PING goes out this often on each lane (± 20 %).
     pub ping_interval: Duration,
     /// No PONG within this time: the lane is dead.
@@ -126,6 +175,8 @@ pub struct Params {
     pub guard_draw_wait: Duration,
     /// Nodes of a route.
     pub hops: u32,
+    /// The second hop is pinned with the guard, so that an exit that links circuits of one user does not learn the guard.
+    pub pin_hop2: bool,
     /// Fewest nodes that a client may ask for: below 3 one node can learn both ends.
     pub danger_min_hops: u32,
     /// Without CREATED within this time the second hop is taken for dead.
@@ -159,7 +210,7 @@ const fn hours(hours: u64) -> Duration {
 impl Params {
     /// For networks.
     pub const DEFAULT: Self = Self {
-        name: "default",
+        name: SetName::Default,
         circuit_key_interval: hours(6),
         circuit_key_lifetime: hours(30),
         circuit_key_margin: hours(1),
@@ -173,11 +224,15 @@ impl Params {
         link_loss_grace: minutes(1),
         link_loss_interval: hours(1),
         directory_rescan: seconds(1),
+        list_warn_age: hours(10 * 24),
+        diversity: true,
+        quorum: 3,
         dial_timeout: seconds(10),
         handshake_timeout: seconds(10),
         backoff_min: seconds(1),
         backoff_max: minutes(1),
         backoff_reset: seconds(30),
+        bulk_timeout: seconds(30),
         ping_interval: seconds(15),
         ping_timeout: seconds(20),
         node_lane_circuits: 32_768,
@@ -200,7 +255,8 @@ impl Params {
         exit_resolve_timeout: seconds(5),
         closed_stream_grace: seconds(30),
         guard_draw_wait: ms(500),
-        hops: 3,
+        hops: 4,
+        pin_hop2: true,
         danger_min_hops: 3,
         created_timeout: seconds(1),
         open_timeout: seconds(30),
@@ -209,11 +265,48 @@ impl Params {
         spare_circuits: 2,
     };
 
+    /// For the network of one operator, from three nodes on: no rules about different operators, three hops, and shorter waits, so that
+    /// it forms in seconds. [`Self::PRIVATE_COSTS`] says what that costs.
+    pub const fn private() -> Self {
+        Self {
+            name: SetName::Private,
+            bottle_interval: seconds(30),
+            bottle_burst: 10,
+            bottle_batch: ms(200),
+            link_loss_grace: seconds(30),
+            link_loss_interval: minutes(5),
+            diversity: false,
+            quorum: 1,
+            backoff_max: seconds(15),
+            clients_per_address: 64,
+            clients_per_prefix: 256,
+            handshakes_per_address: Rate { per_second: 50, burst: 100 },
+            pool_prefix_percent: 50,
+            guard_draw_wait: ms(200),
+            hops: 3,
+            ..Self::DEFAULT
+        }
+    }
+
+    /// What [`Self::private`] costs, in plain words, for who makes such a network.
+    pub const PRIVATE_COSTS: &str = "\
+A private network hides where its users go from everybody outside of it, and who they are from the places they visit.\n\
+It does not hide them from who runs it: all nodes may belong to one operator, who sees both ends of every connection.\n\
+With few nodes there are few routes: who watches the nodes' connections can match what goes in with what comes out.\n\
+Routes have 3 hops, not 4, and may stay within one country, one provider and one address range.\n\
+One verifier is enough for an address, not three: one node that lies is believed.\n\
+Bottles, and with them changes of links, go out more often: watchers of the map learn sooner what happens in it.\n\
+One address range may take half of a node's memory for clients: one household can crowd out the others.\n";
+
     /// For one machine and for tests: forms in seconds, takes loopback addresses, lets one address have many clients and routes be
     /// short for measuring.
     pub const fn demo() -> Self {
         Self {
-            name: "demo",
+            name: SetName::Demo,
+            diversity: false,
+            quorum: 1,
+            // A demo may have three nodes.
+            hops: 3,
             bottle_interval: seconds(1),
             bottle_burst: 20,
             bottle_batch: ms(50),
@@ -225,6 +318,7 @@ impl Params {
             backoff_min: ms(100),
             backoff_max: seconds(1),
             backoff_reset: seconds(2),
+            bulk_timeout: seconds(10),
             ping_interval: seconds(2),
             ping_timeout: seconds(10),
             client_link_circuits: 1024,
@@ -303,18 +397,22 @@ impl Params {
         require(in_range(self.seq_retry, ms(10), minutes(10)), "seq_retry", "10 ms to 10 minutes")?;
         require(self.link_loss_interval <= hours(24), "link_loss_interval", "at most 24 h")?;
         require(self.link_loss_grace <= hours(1), "link_loss_grace", "at most 1 h")?;
-        require(in_range(self.directory_rescan, ms(10), minutes(10)), "directory_rescan", "10 ms to 10 minutes")
+        require(in_range(self.directory_rescan, ms(10), minutes(10)), "directory_rescan", "10 ms to 10 minutes")?;
+        require(in_range(self.list_warn_age, minutes(1), hours(90 * 24)), "list_warn_age", "1 minute to 90 days")?;
+        require((1..=16).contains(&self.quorum), "quorum", "1 to 16")
     }
 
     fn validate_lanes(&self) -> Result<(), ParamsError> {
         require(in_range(self.dial_timeout, ms(10), minutes(2)), "dial_timeout", "10 ms to 2 minutes")?;
         require(in_range(self.handshake_timeout, ms(10), minutes(2)), "handshake_timeout", "10 ms to 2 minutes")?;
-        require(self.backoff_min >= ms(10), "backoff_min", "at least 10 ms")?;
+        require(in_range(self.backoff_min, ms(10), hours(24)), "backoff_min", "10 ms to 24 h")?;
         require(
             self.backoff_max >= self.backoff_min && self.backoff_max <= hours(24),
             "backoff_max",
             "at least backoff_min, at most 24 h",
         )?;
+        require(self.backoff_reset <= hours(24), "backoff_reset", "at most 24 h")?;
+        require(in_range(self.bulk_timeout, ms(100), minutes(10)), "bulk_timeout", "100 ms to 10 minutes")?;
         require(in_range(self.ping_interval, ms(100), minutes(10)), "ping_interval", "100 ms to 10 minutes")?;
         require(in_range(self.ping_timeout, ms(100), minutes(10)), "ping_timeout", "100 ms to 10 minutes")?;
         require((1..=32_768).contains(&self.node_lane_circuits), "node_lane_circuits", "1 to 32768: half of a lane's ids")?;
@@ -329,7 +427,7 @@ impl Params {
         require_rate(self.node_setups, "node_setups")?;
         require_rate(self.opens, "opens")?;
         require((1..=90).contains(&self.pool_share_percent), "pool_share_percent", "1 to 90")?;
-        require(self.pool_min_bytes >= 1 << 20, "pool_min_bytes", "at least 1 MiB")?;
+        require((1 << 20..=1 << 40).contains(&self.pool_min_bytes), "pool_min_bytes", "1 MiB to 1 TiB")?;
         require((1..=100).contains(&self.pool_clients_percent), "pool_clients_percent", "1 to 100")?;
         require(
             (1..=self.pool_clients_percent).contains(&self.pool_prefix_percent),
@@ -361,7 +459,9 @@ fn require(holds: bool, name: &'static str, rule: &'static str) -> Result<(), Pa
 }
 
 fn require_rate(rate: Rate, name: &'static str) -> Result<(), ParamsError> {
-    require(rate.per_second >= 1 && rate.burst >= 1, name, "at least 1 per second and a burst of at least 1")
+    let allowed = 1..=1_000_000;
+    let holds = allowed.contains(&rate.per_second) && allowed.contains(&rate.burst);
+    require(holds, name, "1 to 1000000 a second, and as much at once")
 }
 
 fn in_range(value: Duration, low: Duration, high: Duration) -> bool {
@@ -374,6 +474,7 @@ mod tests {
 
     #[test]
     fn both_sets_are_in_range() {
+        assert_eq!(Params::private().validate(), Ok(()));
         assert_eq!(Params::DEFAULT.validate(), Ok(()));
         assert_eq!(Params::demo().validate(), Ok(()));
     }
