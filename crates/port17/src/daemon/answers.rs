@@ -141,8 +141,9 @@ fn add_engine(status: &mut Status, engine: &NodeStatus, report: &Report) {
     status.portname = engine.portname.as_ref().map(ToString::to_string);
     status.guard = engine.guard.map(|guard| report.name(&guard));
     status.waiting_for.clone_from(&engine.waits_for);
-    // Without a signed list all Bottles come from the operator's directory.
-    (status.known, status.trusted) = (engine.bottles as u64, engine.bottles as u64);
+    // The Bottlerack has the Bottles of others; without a signed list all come from the operator's directory.
+    status.known = engine.bottles as u64 + u64::from(engine.bottle.is_some());
+    status.trusted = status.known;
     status.links = engine.links.iter().map(|link| link_status(link, report)).collect();
     status.ready = status.waiting_for.is_none() || status.links.iter().any(|link| link.up);
     status.clients = engine.clients as u64;
