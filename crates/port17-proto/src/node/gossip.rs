@@ -8,6 +8,8 @@ impl Node {
     /// A message of the stream on an admitted lane 1.
     pub(super) fn handle_stream(&mut self, lane: LaneId, peer: Peer, message: Message) {
         match message {
+            Message::Publish => self.handle_publish(lane, peer, true),
+            Message::Unpublish => self.handle_publish(lane, peer, false),
             Message::ListSeq(seq) => self.handle_list_seq(lane, peer, seq),
             Message::WantList { seq, offset } => self.handle_want_list(lane, seq, offset),
             Message::List { seq, offset, total, bytes } => self.handle_list_piece(lane, seq, offset, total, &bytes),

@@ -206,6 +206,15 @@ parameters! {
     51 quorum,
     52 pin_hop2,
     53 bulk_timeout,
+    54 degree_min,
+    55 degree_max,
+    56 link_evaluate,
+    57 link_settle,
+    58 publish_after,
+    59 guard_patience,
+    60 guard_return,
+    61 guard_replace_after,
+    62 guard_change_interval,
 }
 
 impl Params {
@@ -310,7 +319,8 @@ impl Value for Duration {
 
     fn show(&self) -> String {
         let ms = whole_ms(*self);
-        let (unit, length) = UNITS.into_iter().find(|(_, length)| ms >= *length && ms % length == 0).unwrap_or(("ms", 1));
+        let (unit, length) =
+            UNITS.into_iter().find(|(_, length)| ms >= *length && ms.is_multiple_of(*length)).unwrap_or(("ms", 1));
         format!("{} {unit}", ms / length)
     }
 
@@ -420,5 +430,146 @@ impl Value for bool {
 
     fn parse(text: &str) -> Option<Self> {
         text.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of(params: &Params) -> Vec<u8> {
+        let mut writer = Writer::default();
+        params.write(&mut writer);
+        writer.into_bytes()
+    }
+
+    fn read(bytes: &[u8]) -> Result<Params, ParamsReadError> {
+        let mut reader = Reader::new(bytes);
+        let params = Params::read(&mut reader)?;
+        reader.finish()?;
+        Ok(params)
+    }
+
+    /// A map of these pairs of bytes.
+    fn map(pairs: &[(u64, &[u8])]) -> Vec<u8> {
+        let mut writer = Writer::default();
+        writer.map(pairs.len());
+        for (code, value) in pairs {
+            writer.unsigned(*code);
+            writer.encoded(value);
+        }
+        writer.into_bytes()
+    }
+
+    fn code_of(name: &str) -> u64 {
+        PARAMETERS.iter().find(|parameter| parameter.name == name).unwrap().code
+    }
+
+    fn sets() -> [Params; 4] {
+        let own = Params { name: SetName::Own, pool_min_bytes: 1 << 40, loopback_allowed: true, ..Params::DEFAULT };
+        [Params::DEFAULT, Params::private(), Params::demo(), own]
+    }
+
+    #[test]
+    fn codes_and_names_stand_once() {
+        assert!(PARAMETERS.is_sorted_by(|a, b| a.code < b.code));
+        let names: std::collections::BTreeSet<_> = PARAMETERS.iter().map(|parameter| parameter.name).collect();
+        assert_eq!(names.len(), PARAMETERS.len());
+    }
+
+    #[test]
+    fn sets_come_back_from_their_bytes() {
+        for params in sets() {
+            assert_eq!(read(&bytes_of(&params)), Ok(params));
+        }
+    }
+
+    #[test]
+    fn sets_come_back_from_their_words() {
+        for params in sets() {
+            let mut read = Params::DEFAULT;
+            for (parameter, text) in params.entries() {
+                read.set(parameter.name, &text).unwrap();
+            }
+            assert_eq!(read, params);
+        }
+    }
+
+    #[test]
+    fn only_what_differs_is_written() {
+        assert_eq!(bytes_of(&Params::DEFAULT), [0xa0]);
+        let params = Params { hops: 5, diversity: false, ..Params::DEFAULT };
+        assert_eq!(bytes_of(&params), [0xa2, 0x18, 42, 5, 0x18, 50, 0xf4]);
+        let words: Vec<_> = params.differences().into_iter().map(|(parameter, text)| (parameter.name, text)).collect();
+        assert_eq!(words, [("hops", "5".to_owned()), ("diversity", "false".to_owned())]);
+        assert_eq!(params.to_string(), "hops = 5\ndiversity = false\n");
+        let quoted =
+            Params { ping_interval: Duration::from_secs(90), opens: Rate { per_second: 1, burst: 2 }, ..Params::DEFAULT };
+        assert_eq!(quoted.to_string(), "ping_interval = \"90 s\"\nopens = \"1/s burst 2\"\n");
+    }
+
+    #[test]
+    fn codes_of_later_versions_are_skipped() {
+        let bytes = map(&[(code_of("hops"), &[5]), (9999, &[0x82, 1, 0x61, b'x'])]);
+        assert_eq!(read(&bytes), Ok(Params { hops: 5, ..Params::DEFAULT }));
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_kind_or_range_is_named() {
+        let cases: [(&str, &[u8]); 10] = [
+            ("hops", &[0x61, b'4']),
+            ("hops", &[0x1b, 0, 0, 0, 1, 0, 0, 0, 0]),
+            ("hops", &[7]),
+            ("diversity", &[1]),
+            ("diversity", &[0xf6]),
+            ("opens", &[0x81, 1]),
+            ("opens", &[0x82, 0, 1]),
+            ("name", &[0x63, b'f', b'o', b'o']),
+            ("ping_interval", &[0x1b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
+            ("backoff_reset", &[0x1b, 0, 0, 0, 0x49, 0x6c, 0xeb, 0xd8, 0]),
+        ];
+        for (name, value) in cases {
+            let error = read(&map(&[(code_of(name), value)])).unwrap_err();
+            assert!(matches!(error, ParamsReadError::Params(error) if error.name == name), "{name}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn parameters_that_do_not_fit_each_other_are_refused() {
+        let error = read(&map(&[(code_of("circuit_key_lifetime"), &[0x1a, 0, 0x36, 0xee, 0x80])])).unwrap_err();
+        assert!(matches!(error, ParamsReadError::Params(error) if error.name == "circuit_key_lifetime"), "{error:?}");
+    }
+
+    #[test]
+    fn the_map_is_of_the_one_encoding() {
+        let hops = code_of("hops");
+        assert_eq!(read(&map(&[(hops, &[5]), (hops, &[5])])), Err(CborError::KeyOrder.into()));
+        assert_eq!(read(&map(&[(50, &[0xf4]), (hops, &[5])])), Err(CborError::KeyOrder.into()));
+        assert_eq!(read(&map(&[(hops, &[0x18, 5])])), Err(CborError::NotShortest.into()));
+        assert_eq!(read(&[0xa1, 0x18, 42]), Err(CborError::Cut.into()));
+        assert_eq!(read(&[0xbb, 255, 255, 255, 255, 255, 255, 255, 255]), Err(CborError::Cut.into()));
+    }
+
+    #[test]
+    fn words_have_units() {
+        let times = [("100 ms", 100), ("100ms", 100), ("5 s", 5000), (" 5 min ", 300_000), ("6 h", 21_600_000), ("0 s", 0)];
+        for (text, ms) in times {
+            let mut params = Params::DEFAULT;
+            params.set("ping_interval", text).unwrap();
+            assert_eq!(params.ping_interval, Duration::from_millis(ms), "{text}");
+        }
+        for text in ["", "5", "s", "-5 s", "5 m", "1.5 s", "5 s s", "99999999999999999999 s", "4000 d", "5 S"] {
+            let kind = Kind::Time;
+            let error = ParameterTextError::Value { name: "ping_interval", kind };
+            assert_eq!(Params::DEFAULT.clone().set("ping_interval", text), Err(error), "{text}");
+        }
+        for text in ["200", "200/s", "200/s burst", "200/min burst 5", "-1/s burst 5", "1/s burst 5 x"] {
+            assert!(Params::DEFAULT.clone().set("opens", text).is_err(), "{text}");
+        }
+        for (name, text) in [("hops", "four"), ("hops", "+4"), ("hops", ""), ("diversity", "yes"), ("name", "Default")] {
+            assert!(Params::DEFAULT.clone().set(name, text).is_err(), "{name} {text}");
+        }
+        let unknown = Params::DEFAULT.clone().set("hop", "4");
+        assert_eq!(unknown, Err(ParameterTextError::Unknown("hop".to_owned())));
     }
 }

@@ -17,8 +17,8 @@ use super::driver::Report;
 use crate::client::name;
 use crate::client::tunnel::{CircuitView, Tunnel};
 use crate::control::{
-    BottleStatus, CircuitStatus, Circuits, Daemon, HopRole, HopSample, LinkStatus, MapLink, MapNode, MeshMap, NodeName, Refusal,
-    RefusalCode, Reloaded, Role, RouteSample, RouteWish, Status, Trust,
+    BottleStatus, CircuitStatus, Circuits, Daemon, HopRole, HopSample, LinkStatus, MapLink, MapNode, MeshMap, NodeName,
+    Published, Refusal, RefusalCode, Reloaded, Role, RouteSample, RouteWish, Status, Trust,
 };
 use crate::lane::lock;
 use crate::plane::{Plane, unix_ms};
@@ -141,10 +141,11 @@ fn add_engine(status: &mut Status, engine: &NodeStatus, report: &Report) {
     status.portname = engine.portname.as_ref().map(ToString::to_string);
     status.guard = engine.guard.map(|guard| report.name(&guard));
     status.waiting_for.clone_from(&engine.waits_for);
-    // The Bottlerack has the Bottles of others; without a signed list all come from the operator's directory.
-    status.known = engine.bottles as u64 + u64::from(engine.bottle.is_some());
-    status.trusted = status.known;
-    status.links = engine.links.iter().map(|link| link_status(link, report)).collect();
+    // The Bottlerack has the Bottles of others.
+    status.map_nodes = engine.bottles as u64 + u64::from(engine.bottle.is_some());
+    (status.known, status.trusted) = (engine.known as u64, engine.trusted as u64);
+    status.wanted_links = engine.degree.map(|degree| degree as u64);
+    status.links = engine.links.iter().map(|link| link_status(link, status.role, report)).collect();
     status.ready = status.waiting_for.is_none() || status.links.iter().any(|link| link.up);
     status.clients = engine.clients as u64;
     status.bottle = engine.bottle.map(|bottle| BottleStatus {
@@ -155,7 +156,7 @@ fn add_engine(status: &mut Status, engine: &NodeStatus, report: &Report) {
     status.counts.extend(engine.counts.iter().map(|(what, times)| ((*what).to_owned(), *times)));
 }
 
-fn link_status(link: &port17_proto::node::status::LinkStatus, report: &Report) -> LinkStatus {
+fn link_status(link: &port17_proto::node::status::LinkStatus, role: Role, report: &Report) -> LinkStatus {
     let rtt = link.lanes.iter().filter_map(|lane| lane.rtt).min();
     LinkStatus {
         node: report.name(&link.node),
@@ -163,7 +164,8 @@ fn link_status(link: &port17_proto::node::status::LinkStatus, report: &Report) -
         since_s: link.since.as_secs(),
         lanes: u8::try_from(link.lanes.len()).unwrap_or(u8::MAX),
         rtt_us: rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-        published: None,
+        dialled: link.dialled,
+        published: (role == Role::Node).then_some(Published { here: link.published_here, there: link.published_there }),
         waiting_for: link.why.clone(),
         redial_in_s: link.redial_in.filter(|_| !link.is_up).map(whole_seconds),
     }

@@ -17,6 +17,7 @@ use port17_proto::lane::frame::{FrameBuf, Header};
 use port17_proto::lane::queue::{LaneEnd, QueueError};
 use port17_proto::lane::reader::{Admission, Command, Port};
 use port17_proto::node::Node;
+use port17_proto::node::guard::GuardSet;
 use port17_proto::node::io::{DialId, Input, LaneId, LaneLoss, Output, Peer, ShownKey};
 use port17_proto::node::status::NodeStatus;
 use port17_proto::params::Rate;
@@ -236,6 +237,11 @@ impl Driver {
             match self.node.poll() {
                 Output::Wait { until, .. } => break until,
                 Output::BottlerackChanged(_) => changed = true,
+                // Who is trusted may have changed with it.
+                output @ Output::ListAccepted { .. } => {
+                    changed = true;
+                    self.carry_out(output);
+                }
                 output => self.carry_out(output),
             }
         };
@@ -281,8 +287,10 @@ impl Driver {
             Output::Save(..) | Output::Forget(_) => {}
             Output::NewCircuitKey(key) => self.plane.hold_key(key),
             Output::EraseCircuitKey(key) => self.plane.erase_key(key),
-            Output::Guard(guard) => {
-                self.first.send_replace(Some(FirstHops { guard, hop2: Vec::new() }));
+            Output::Guards(GuardSet { guards, active }) => {
+                let pinned = guards.into_iter().find(|guard| guard.node == active);
+                let hop2 = pinned.map(|guard| guard.hop2).unwrap_or_default();
+                self.first.send_replace(Some(FirstHops { guard: active, hop2 }));
             }
             Output::ListAccepted { seq } => tracing::info!(seq, "a newer signed list is in force"),
             Output::ListRefused(why) => tracing::warn!(why, "a signed list was refused"),
@@ -453,8 +461,8 @@ impl Driver {
 
     /// The Bottles of others, with the trust in them.
     fn bottles(&self) -> Vec<(&VerifiedBottle, Trust)> {
-        // What is in the directory the operator put there.
-        self.node.bottlerack().iter().map(|stored| (&stored.bottle, Trust::Trusted)).collect()
+        let trusted = |bottle: &VerifiedBottle| self.node.trust(&bottle.node_id());
+        self.node.bottlerack().iter().map(|stored| (&stored.bottle, trusted(&stored.bottle))).collect()
     }
 
     fn renew_view(&mut self) {
