@@ -8,7 +8,8 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use port17_proto::bottle::{Seq, VerifiedBottle};
+use port17_proto::bottle::{Seq, UnverifiedBottle, VerifiedBottle};
+use port17_proto::bottlerack::Trust;
 use port17_proto::crypto::Entropy;
 use port17_proto::identity::LinkKey;
 use port17_proto::ids::NodeId;
@@ -40,7 +41,7 @@ use crate::exit::Exit;
 use crate::keystore::SeqFile;
 use crate::lane::{self, Lane, lock};
 use crate::mesh_view::MeshView;
-use crate::plane::{Carrying, Plane};
+use crate::plane::{Carrying, Plane, unix_ms};
 use crate::system;
 
 /// The files of a daemon.
@@ -102,6 +103,8 @@ pub(super) struct Driver {
     seen: BTreeMap<PathBuf, Result<Vec<u8>, String>>,
     /// The file whose Bottle is being taken.
     reading: Option<PathBuf>,
+    /// A node's own Bottle, once one is out; the Bottlerack has those of others.
+    own_bottle: Option<VerifiedBottle>,
     next_lane: u64,
     stopped: bool,
 }
@@ -149,6 +152,7 @@ impl Driver {
             dials: HashMap::new(),
             seen: BTreeMap::new(),
             reading: None,
+            own_bottle: None,
             next_lane: 0,
             stopped: false,
         }
@@ -434,8 +438,11 @@ impl Driver {
         });
     }
 
-    fn publish(&self, bytes: &[u8]) {
+    fn publish(&mut self, bytes: &[u8]) {
         let Some(id) = self.files.id else { return };
+        let rules = self.plane.params.bottle_rules();
+        // The engine has just signed it.
+        self.own_bottle = UnverifiedBottle::parse(bytes).and_then(|bottle| bottle.verify(unix_ms(), &rules)).ok();
         if let Err(error) = self.files.bottles.write(&id, bytes) {
             let directory = self.files.bottles.path().display();
             tracing::error!(%error, %directory, "the own Bottle cannot be written: others do not see what has changed");
@@ -455,8 +462,7 @@ impl Driver {
     fn answer(&mut self, question: Question) {
         match question {
             Question::Map(asker) => {
-                let map = mesh_map(self.node.bottlerack(), &self.view.borrow().map, self.files.id);
-                let _ = asker.send(map);
+                let _ = asker.send(mesh_map(self.bottles(), self.own_bottle.as_ref()));
             }
             Question::Reload(asker) => {
                 let _ = asker.send(self.reload());
@@ -533,12 +539,15 @@ impl Driver {
         }
     }
 
+    /// The Bottles of others, with the trust in them.
+    fn bottles(&self) -> Vec<(&VerifiedBottle, Trust)> {
+        let trusted = |bottle: &VerifiedBottle| self.node.trust(&bottle.node_id());
+        self.node.bottlerack().iter().map(|stored| (&stored.bottle, trusted(&stored.bottle))).collect()
+    }
+
     fn renew_view(&mut self) {
         let margin_ms = u64::try_from(self.plane.params.circuit_key_margin.as_millis()).unwrap_or(u64::MAX);
-        let rack = self.node.bottlerack();
-        let trusted = |bottle: &VerifiedBottle| self.node.trust(&bottle.node_id());
-        let bottles: Vec<_> = rack.iter().map(|stored| (&stored.bottle, trusted(&stored.bottle))).collect();
-        let view = Arc::new(MeshView::build(&bottles, margin_ms));
+        let view = Arc::new(MeshView::build(&self.bottles(), margin_ms));
         lock(&self.report).view = Some(Arc::clone(&view));
         self.view.send_replace(view);
         self.renew_guard();
