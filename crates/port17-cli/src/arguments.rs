@@ -1,6 +1,9 @@
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use port17_proto::policy::ExitPolicy;
+use port17_proto::portname::{Label, PortNameError};
 
 /// A privacy mesh network.
 #[derive(Debug, Parser)]
@@ -35,6 +38,8 @@ pub(crate) enum Command {
     Client(DaemonArguments),
     /// Run a whole mesh on this machine and download through it
     Demo(DemoArguments),
+    /// Let the running daemon read its configuration again and look for a newer list
+    Reload,
     /// Look at Bottles, the nodes' signed records
     #[command(subcommand)]
     Bottle(BottleCommand),
@@ -103,6 +108,31 @@ pub(crate) struct InitArguments {
     /// The file of the network to join, or `public`
     #[arg(long, value_name = "FILE")]
     pub(crate) network: Option<PathBuf>,
+    /// The readable half of the node's name: 3 to 24 characters a-z, 0-9 and -
+    #[arg(long, value_name = "LABEL", value_parser = label)]
+    pub(crate) label: Option<Label>,
+    /// Where others dial this node
+    #[arg(long, value_name = "IP:PORT", value_parser = address)]
+    pub(crate) address: Vec<SocketAddr>,
+    /// Be an exit: a rule such as "accept tcp *:80,443"; more than one may be given, the first match decides
+    #[arg(long, value_name = "RULE", value_parser = exit_rule)]
+    pub(crate) exit: Vec<String>,
+}
+
+fn label(text: &str) -> Result<Label, String> {
+    text.parse().map_err(|error: PortNameError| error.to_string())
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "expected an address and a port, as 192.0.2.1:1717")?;
+    if address.ip().is_unspecified() || address.port() == 0 {
+        return Err("nobody can dial it: expected the address and the port that others reach".to_owned());
+    }
+    Ok(address)
+}
+
+fn exit_rule(text: &str) -> Result<String, String> {
+    ExitPolicy::parse(&[text]).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,5 +1,7 @@
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use port17::bottles::BottleDirectory;
@@ -35,7 +37,7 @@ pub(crate) fn run(arguments: &InitArguments, settings: &Settings, output: Output
     let joined = arguments.network.as_deref().map(|file| Joined::read(file, &path)).transpose()?;
     let config_is_new = !path.exists();
     let config = if config_is_new {
-        Config::parse(&template(settings, None, joined.as_ref()), &path, settings.places())?
+        Config::parse(&Template { settings, arguments, joined: joined.as_ref() }.text(None), &path, settings.places())?
     } else {
         settings.load()?
     };
@@ -55,7 +57,7 @@ pub(crate) fn run(arguments: &InitArguments, settings: &Settings, output: Output
         write_new(&joined.place, &joined.text)?;
     }
     if config_is_new {
-        write_new(&path, &template(settings, Some(label.as_str()), joined.as_ref()))?;
+        write_new(&path, &Template { settings, arguments, joined: joined.as_ref() }.text(Some(label.as_str())))?;
     }
 
     let made = Made {
@@ -156,22 +158,74 @@ fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
 
 /// A configuration in which everything is explained. One at a place of its own keeps its state beside it: two on one machine
 /// must not share it.
-fn template(settings: &Settings, label: Option<&str>, joined: Option<&Joined>) -> String {
-    let state = if settings.is_elsewhere() {
-        "state = \"state\"".to_owned()
-    } else {
-        format!("# state = \"{}\"", settings.places().state.display())
+struct Template<'a> {
+    settings: &'a Settings,
+    arguments: &'a InitArguments,
+    joined: Option<&'a Joined>,
+}
+
+impl Template<'_> {
+    fn text(&self, drawn_label: Option<&str>) -> String {
+        let Self { settings, arguments, joined } = self;
+        let state = if settings.is_elsewhere() {
+            "state = \"state\"".to_owned()
+        } else {
+            format!("# state = \"{}\"", settings.places().state.display())
+        };
+        let network =
+            joined.map_or_else(|| "# network = \"NAME.network.toml\"".into(), |joined| format!("network = \"{}\"", joined.name));
+        let label = match &arguments.label {
+            Some(label) => format!("label = \"{label}\""),
+            None => format!("# label = \"{}\"", drawn_label.unwrap_or("node-abcd")),
+        };
+        let (listen, addresses) = if arguments.address.is_empty() {
+            ("# listen = [\"0.0.0.0:1717\", \"[::]:1717\"]".to_owned(), "# addresses = []".to_owned())
+        } else {
+            (format!("listen = {}", list(&listening(&arguments.address))), format!("addresses = {}", list(&arguments.address)))
+        };
+        let (exit, policy) = if arguments.exit.is_empty() {
+            ("# [exit]", "# policy = [\"accept tcp *:80,443\"]".to_owned())
+        } else {
+            ("[exit]", format!("policy = {}", list(&arguments.exit)))
+        };
+        let replaced = [
+            ("@state@", state.as_str()),
+            ("@network@", &network),
+            ("@label@", &label),
+            ("@listen@", &listen),
+            ("@addresses@", &addresses),
+            ("@exit@", exit),
+            ("@policy@", &policy),
+        ];
+        replaced.into_iter().fold(TEMPLATE.to_owned(), |text, (name, value)| text.replace(name, value))
+    }
+}
+
+/// Where to listen so that the addresses can be dialled: on all of the machine's, for they may be those of a router in front of it.
+fn listening(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let any = |address: &SocketAddr| {
+        let ip = match address.ip() {
+            ip if ip.is_loopback() => ip,
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        SocketAddr::new(ip, address.port())
     };
-    let network =
-        joined.map_or_else(|| "# network = \"NAME.network.toml\"".into(), |joined| format!("network = \"{}\"", joined.name));
-    TEMPLATE.replace("@state@", &state).replace("@network@", &network).replace("@label@", label.unwrap_or("node-abcd"))
+    let different: BTreeSet<SocketAddr> = addresses.iter().map(any).collect();
+    different.into_iter().collect()
+}
+
+/// A list of TOML: none of what is written has a quote in it.
+fn list(values: &[impl ToString]) -> String {
+    let quoted: Vec<String> = values.iter().map(|value| format!("\"{}\"", value.to_string())).collect();
+    format!("[{}]", quoted.join(", "))
 }
 
 const TEMPLATE: &str = r#"# Port17. Everything may be left out; what is commented shows the default.
 # Relative paths are taken from the directory of this file.
 
 # The readable half of the PortName: 3 to 24 characters a-z, 0-9 and -, the first a-z.
-# label = "@label@"
+@label@
 
 # The operator or family of this node: routes never use two nodes of one group.
 # group = ""
@@ -197,17 +251,17 @@ const TEMPLATE: &str = r#"# Port17. Everything may be left out; what is commente
 
 [node]
 # Where links are accepted.
-# listen = ["0.0.0.0:1717", "[::]:1717"]
+@listen@
 # What others are told to dial; default: the addresses above, where they are not 0.0.0.0 or [::].
-# addresses = []
+@addresses@
 # Whether clients may use this node as their guard.
 # accept_clients = true
 
 # Without this table the node is no exit.
-# [exit]
+@exit@
 # First match decides; what nothing matches is rejected. accept|reject tcp|udp|* ADDRESSES:PORTS,
 # with ADDRESSES one of *, private, an address or a prefix, and PORTS one of *, 80, 80,443, 8000-8999.
-# policy = ["accept tcp *:80,443"]
+@policy@
 # Private addresses that may be reached all the same. Whoever uses this exit can then reach them.
 # danger_exit_private = ["192.0.2.0/24:80"]
 # Names this exit resolves by itself.

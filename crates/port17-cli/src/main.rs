@@ -13,6 +13,7 @@ mod manual;
 mod map;
 mod network;
 mod output;
+mod reload;
 mod route;
 mod settings;
 mod status;
@@ -50,6 +51,7 @@ fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         Command::Check => check::run(&settings, output),
         Command::Env => daemon::block_on(environment::run(&settings, output))?,
         Command::Status => daemon::block_on(status::run(&settings, output))?,
+        Command::Reload => daemon::block_on(reload::run(&settings, output))?,
         Command::Map(map) => daemon::block_on(map::run(&map, &settings, output))?,
         Command::Route(route) => daemon::block_on(route::run(route, &settings, output))?,
         Command::Completions(completions) => manual::completions(&completions),
