@@ -607,9 +607,6 @@ impl Node {
     }
 
     fn why_no_guard(&self) -> String {
-        if self.network.is_some() && !self.list().is_some() {
-            return "a signed list: none is known yet".to_owned();
-        }
         if self.known_count() == 0 {
             return "Bottles: none is known yet".to_owned();
         }

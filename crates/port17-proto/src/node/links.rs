@@ -498,7 +498,9 @@ impl Node {
     }
 
     fn neighbour_with_key(&self, key: &VerifyingKey) -> Option<NodeId> {
-        self.links.nodes.keys().copied().find(|node| self.link_keys(*node).contains(key))
+        let has_key = |node: &NodeId| self.link_keys(*node).contains(key);
+        let linked = self.links.nodes.keys().copied().find(has_key);
+        linked.or_else(|| self.decides().then(|| self.known_nodes().into_iter().find(has_key)).flatten())
     }
 
     pub(super) fn link_keys(&self, node: NodeId) -> Vec<VerifyingKey> {
