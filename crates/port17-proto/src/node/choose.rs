@@ -186,7 +186,7 @@ impl Node {
             if self.chosen() >= wanted {
                 return;
             }
-            self.choose(node);
+            self.choose_node(node);
         }
         // Nobody else is left.
         for node in resting {
@@ -225,6 +225,14 @@ impl Node {
         }
         fresh.sort_by(|one, other| other.score.cmp(&one.score));
         resting.sort();
+        // Whose Bottle has expired is most likely gone: tried when there are not enough others.
+        let hinted: Vec<NodeId> = self.bottlerack.hinted().filter(|node| !self.is_listed(node)).collect();
+        for node in hinted.into_iter().filter(|node| !self.links.keeps(*node) && self.may_choose(node)) {
+            let rests = self.part_choice().is_some_and(|choice| choice.resting.contains_key(&node));
+            if !rests {
+                fresh.push(Candidate { node, score: Hash::default(), trusted: false });
+            }
+        }
         (fresh, resting.into_iter().map(|(_, node)| node).collect())
     }
 
@@ -237,7 +245,7 @@ impl Node {
         self.contact(*node).is_some_and(|contact| !contact.addresses.is_empty() && !contact.keys.is_empty())
     }
 
-    fn choose(&mut self, node: NodeId) {
+    fn choose_node(&mut self, node: NodeId) {
         if !self.links.is_up(&node) && self.places().taken >= LINKS {
             return;
         }
@@ -368,7 +376,7 @@ impl Node {
         let trusted = far.iter().filter(|node| self.trust(node) == Trust::Trusted && self.may_choose(node));
         let best = trusted.max_by_key(|node| rendezvous(&seed, &self.id, node)).copied();
         if let Some(best) = best {
-            self.choose(best);
+            self.choose_node(best);
         }
     }
 

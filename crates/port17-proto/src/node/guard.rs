@@ -243,6 +243,9 @@ impl Node {
     pub(super) fn guard_news(&mut self, node: NodeId) {
         let Some(guards) = self.guards() else { return };
         let concerned = guards.concerns(&node);
+        if guards.of(&node).is_some_and(|held| !self.is_usable_guard(held)) {
+            self.review_guards();
+        }
         self.guard_news_all();
         if concerned {
             self.timers.set_earlier(TimerKey::Pins, self.now.mono + self.params.link_settle);

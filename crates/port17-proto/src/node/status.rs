@@ -189,7 +189,7 @@ impl Node {
     fn lane_statuses(&self, node: NodeId) -> Vec<LaneStatus> {
         let admitted = self.lanes.iter().filter_map(|(_, lane)| match lane.stage {
             Stage::Admitted { peer, slot } if peer == Peer::Node(node) => Some(LaneStatus { slot, rtt: lane.rtt }),
-            Stage::Admitted { .. } | Stage::AwaitingHello | Stage::AwaitingAnswer { .. } => None,
+            Stage::Admitted { .. } | Stage::AwaitingHello | Stage::AwaitingBottle { .. } | Stage::AwaitingAnswer { .. } => None,
         });
         let mut lanes: Vec<_> = admitted.collect();
         lanes.sort_by_key(|lane| lane.slot);

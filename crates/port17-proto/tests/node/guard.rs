@@ -280,7 +280,7 @@ fn when_all_second_hops_are_gone_others_are_drawn_at_once() {
         mesh.kill(host);
     }
     // Withdrawn by the guard, all together.
-    mesh.run_for(Params::demo().link_loss_grace + 4 * SECOND);
+    mesh.run_for(Params::demo().link_loss_grace + 10 * SECOND);
     let after = pinned(&mesh);
     assert!(!after.is_empty() && after.iter().all(|hop| !before.contains(hop)), "{after:?}");
 }

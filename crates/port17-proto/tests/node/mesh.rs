@@ -11,6 +11,7 @@ use port17_proto::identity::Identity;
 use port17_proto::ids::NodeId;
 use port17_proto::network::{Definition, ListContent, Roots, SignedList};
 use port17_proto::node::Node;
+
 use port17_proto::node::config::{ClientSetup, Config, NodeSetup, Role};
 use port17_proto::node::guard::GuardSet;
 use port17_proto::node::io::{DialFailure, Input, LaneId, LaneLoss, Output, Peer, ShownKey};
@@ -47,9 +48,11 @@ pub struct Host {
     pub dials: Vec<(Duration, NodeId, ShownKey)>,
     pub guard: Option<NodeId>,
     pub guards: Option<GuardSet>,
+    pub log: Vec<(Duration, String)>,
     /// What its store keeps over restarts.
     pub records: BTreeMap<RecordKey, Vec<u8>>,
-    pub log: Vec<(Duration, String)>,
+    /// Messages and bytes of the stream that it has sent.
+    pub streamed: (usize, usize),
     deadline: Option<Duration>,
 }
 
@@ -186,6 +189,8 @@ pub struct Mesh {
     pub in_network: bool,
     /// Nodes that come back get what their store kept.
     pub keeps_records: bool,
+    /// Bottles travel over lanes only; records outlive a restart.
+    pub lanes_only: bool,
     events: BTreeMap<(Duration, u64), (usize, Event)>,
     events_made: u64,
     lanes: BTreeMap<(usize, LaneId), (usize, LaneId)>,
@@ -203,6 +208,7 @@ impl Mesh {
             without_bottles: BTreeSet::new(),
             in_network: false,
             keeps_records: false,
+            lanes_only: false,
             events: BTreeMap::new(),
             events_made: 0,
             lanes: BTreeMap::new(),
@@ -305,11 +311,13 @@ impl Mesh {
             dials: vec![],
             guard: None,
             guards: None,
-            records: BTreeMap::new(),
             log: vec![],
+            records: BTreeMap::new(),
+            streamed: (0, 0),
             deadline: None,
         });
-        for other in 0..host {
+        let known = if self.lanes_only { 0 } else { host };
+        for other in 0..known {
             let bytes = self.hosts[other].bottle_bytes.clone();
             if !bytes.is_empty() {
                 self.later(host, Event::Input(Input::Bottle(bytes)));
@@ -333,10 +341,11 @@ impl Mesh {
 
     pub fn restart(&mut self, host: usize, plan: Plan) {
         let plan = Plan { stored_seq: self.hosts[host].stored, ..plan };
-        let stored = if self.keeps_records { self.hosts[host].records.clone().into_iter().collect() } else { vec![] };
+        let stored = if self.keeps_records || self.lanes_only { self.hosts[host].records.clone().into_iter().collect() } else { vec![] };
         let config = Config { stored, ..self.config(&plan) };
         self.hosts[host].node = Some(Node::new(config, self.time(host)).unwrap());
-        for other in 0..self.hosts.len() {
+        let known = if self.lanes_only { 0 } else { self.hosts.len() };
+        for other in 0..known {
             let bytes = self.hosts[other].bottle_bytes.clone();
             if !bytes.is_empty() {
                 self.later(host, Event::Input(Input::Bottle(bytes)));
@@ -441,6 +450,11 @@ impl Mesh {
                 if self.silent.contains(&host) || self.silent.contains(&other) {
                     return;
                 }
+                if !urgent {
+                    let (messages, bytes) = &mut self.hosts[host].streamed;
+                    *messages += 1;
+                    *bytes += message.len();
+                }
                 let pieces: Vec<Vec<u8>> =
                     if urgent { vec![message] } else { split_into_pieces(&message).map(<[u8]>::to_vec).collect() };
                 for bytes in pieces {
@@ -476,6 +490,7 @@ impl Mesh {
                 self.hosts[host].records.remove(&key);
             }
             Output::CancelDial(_)
+            | Output::HearLane { .. }
             | Output::AdmitLane { .. }
             | Output::LaneRtt { .. }
             | Output::BottlerackChanged(_)
@@ -494,7 +509,8 @@ impl Mesh {
         let verified = UnverifiedBottle::parse(&bytes).unwrap().verify(seq.unix_ms(), &rules).unwrap();
         self.hosts[host].published.push((self.now, verified));
         self.hosts[host].bottle_bytes = bytes.clone();
-        for other in 0..self.hosts.len() {
+        let told = if self.lanes_only { 0 } else { self.hosts.len() };
+        for other in 0..told {
             if !self.without_bottles.contains(&other) {
                 self.later(other, Event::Input(Input::Bottle(bytes.clone())));
             }
