@@ -113,6 +113,10 @@ fn identity(seed: u64) -> (Identity, VerifyingKey) {
     (Identity::generate(&mut entropy), SigningKey::generate(&mut entropy).public())
 }
 
+pub fn identity_of(seed: u64) -> Identity {
+    identity(seed).0
+}
+
 pub fn id_of(seed: u64) -> NodeId {
     identity(seed).0.node_id()
 }
@@ -341,7 +345,8 @@ impl Mesh {
 
     pub fn restart(&mut self, host: usize, plan: Plan) {
         let plan = Plan { stored_seq: self.hosts[host].stored, ..plan };
-        let stored = if self.keeps_records || self.lanes_only { self.hosts[host].records.clone().into_iter().collect() } else { vec![] };
+        let stored =
+            if self.keeps_records || self.lanes_only { self.hosts[host].records.clone().into_iter().collect() } else { vec![] };
         let config = Config { stored, ..self.config(&plan) };
         self.hosts[host].node = Some(Node::new(config, self.time(host)).unwrap());
         let known = if self.lanes_only { 0 } else { self.hosts.len() };
