@@ -134,7 +134,7 @@ fn a_node_that_signed_two_truths_loses_its_links() {
     let twin = |label: &str| {
         let mut content = mesh.hosts[2].newest().content().clone();
         content.software = label.to_owned();
-        content.sign(super::mesh::identity_of(3).key()).unwrap()
+        content.sign(super::mesh::identity(3).0.key()).unwrap()
     };
     let other = twin("another truth");
     mesh.input(0, Input::Bottle(other));

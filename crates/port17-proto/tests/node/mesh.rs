@@ -108,13 +108,9 @@ pub fn network() -> Definition {
     Definition::new("test-net", Roots::new(1, vec![root().public()]).unwrap()).unwrap()
 }
 
-fn identity(seed: u64) -> (Identity, VerifyingKey) {
+pub fn identity(seed: u64) -> (Identity, VerifyingKey) {
     let mut entropy = Entropy::from_number(seed);
     (Identity::generate(&mut entropy), SigningKey::generate(&mut entropy).public())
-}
-
-pub fn identity_of(seed: u64) -> Identity {
-    identity(seed).0
 }
 
 pub fn id_of(seed: u64) -> NodeId {
