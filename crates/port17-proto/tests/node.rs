@@ -12,6 +12,12 @@ mod solo;
 
 #[path = "node/bottles.rs"]
 mod bottles;
+#[path = "node/gossip.rs"]
+mod gossip;
+#[path = "node/gossip_lies.rs"]
+mod gossip_lies;
+#[path = "node/gossip_records.rs"]
+mod gossip_records;
 #[path = "node/hello.rs"]
 mod hello;
 #[path = "node/keys.rs"]

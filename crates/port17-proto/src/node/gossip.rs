@@ -331,24 +331,44 @@ impl Node {
 
     fn handle_tombstones(&mut self, lane: LaneId, envelopes: &[Vec<u8>]) {
         let mut new = Vec::new();
+        let mut broke = None;
         for envelope in envelopes {
-            let Ok(tombstone) = UnverifiedTombstone::parse(envelope) else {
-                return self.close_lane(lane, Closing::broke(Counted::Malformed, "a malformed tombstone"));
-            };
-            match self.take_tombstone(tombstone) {
+            let tombstone = UnverifiedTombstone::parse(envelope);
+            let taken = tombstone.map_err(|_| Closing::broke(Counted::Malformed, "a malformed tombstone"));
+            match taken.and_then(|tombstone| self.take_tombstone(tombstone)) {
                 Ok(Some(node)) => new.push((node, envelope.clone())),
                 Ok(None) => {}
-                Err(closing) => return self.close_lane(lane, closing),
+                Err(closing) => {
+                    broke = Some(closing);
+                    break;
+                }
             }
         }
+        self.say_farewells(new, Some(lane));
+        if let Some(closing) = broke {
+            self.close_lane(lane, closing);
+        }
+    }
+
+    /// A tombstone from the operator.
+    pub(super) fn handle_tombstone(&mut self, bytes: &[u8]) {
+        let taken = UnverifiedTombstone::parse(bytes).ok().and_then(|tombstone| self.take_tombstone(tombstone).ok());
+        match taken {
+            Some(Some(node)) => self.say_farewells(vec![(node, bytes.to_vec())], None),
+            Some(None) => {}
+            None => self.count(Counted::TombstoneRefused),
+        }
+    }
+
+    /// Tells all but who brought them that nodes have left.
+    fn say_farewells(&mut self, new: Vec<(NodeId, Vec<u8>)>, from: Option<LaneId>) {
         if new.is_empty() {
             return;
         }
-        let farewells: Vec<Vec<u8>> = new.iter().map(|(_, envelope)| envelope.clone()).collect();
-        let others: Vec<LaneId> =
-            self.gossip.talks.iter().filter(|(other, it)| **other != lane && it.spoken).map(|(it, _)| *it).collect();
-        for other in others {
-            self.send_tombstones(other, farewells.clone());
+        let envelopes: Vec<Vec<u8>> = new.iter().map(|(_, envelope)| envelope.clone()).collect();
+        let others = self.gossip.talks.iter().filter(|(lane, talk)| Some(**lane) != from && talk.spoken);
+        for lane in others.map(|(lane, _)| *lane).collect::<Vec<_>>() {
+            self.send_tombstones(lane, envelopes.clone());
         }
         for (node, _) in new {
             self.bottle_stored(node);

@@ -88,6 +88,8 @@ pub enum Input {
     },
     /// The bytes of a Bottle that the operator put into the directory of Bottles: trusted.
     Bottle(Vec<u8>),
+    /// The bytes of a tombstone that the operator has signed: told to all.
+    Tombstone(Vec<u8>),
     /// The bytes of a signed list, from a file or a server.
     List(Vec<u8>),
     /// [`Output::StoreSeq`] is done: it survives a crash.

@@ -94,7 +94,7 @@ impl Plan {
     }
 }
 
-fn identity(seed: u64) -> (Identity, VerifyingKey) {
+pub fn identity(seed: u64) -> (Identity, VerifyingKey) {
     let mut entropy = Entropy::from_number(seed);
     (Identity::generate(&mut entropy), SigningKey::generate(&mut entropy).public())
 }
