@@ -28,3 +28,5 @@ mod keys;
 mod links;
 #[path = "node/links_chosen.rs"]
 mod links_chosen;
+#[path = "node/list.rs"]
+mod list;

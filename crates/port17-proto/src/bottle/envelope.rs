@@ -127,7 +127,7 @@ impl UnverifiedBottle {
         self.content.node_id()
     }
 
-    /// Its place in the order of its node's Bottles, as it claims.
+    /// Its claimed place in the order of its node's Bottles.
     pub fn claimed_seq(&self) -> Seq {
         self.content.seq
     }

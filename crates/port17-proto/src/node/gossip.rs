@@ -151,7 +151,7 @@ impl Node {
         };
         self.gossip.talks.insert(lane, talk);
         if self.is_client() {
-            return;
+            return self.greet_with_list(lane);
         }
         if dialled { self.tell_all(lane) } else { self.speak(lane) }
     }
@@ -162,11 +162,18 @@ impl Node {
         }
     }
 
-    /// After the first word: who has left, and what is held.
+    /// The lanes on which the first word is said, or need not be.
+    pub(super) fn talking_lanes(&self) -> Vec<LaneId> {
+        let is_client = self.is_client();
+        self.gossip.talks.iter().filter(|(_, talk)| talk.spoken || is_client).map(|(lane, _)| *lane).collect()
+    }
+
+    /// After the first word: which list is in force, who has left, and what is held.
     fn tell_all(&mut self, lane: LaneId) {
         if let Some(talk) = self.gossip.talks.get_mut(&lane) {
             talk.spoken = true;
         }
+        self.greet_with_list(lane);
         let farewells = self.bottlerack.tombstones().map(|tombstone| tombstone.envelope().to_vec()).collect();
         self.send_tombstones(lane, farewells);
         self.repair(lane);

@@ -303,9 +303,6 @@ impl Node {
         self.timers.cancel(TimerKey::Handshake(lane));
         self.push(Output::AdmitLane { lane, peer, slot, dialled, circuits });
         self.lane_joined(lane, peer, slot, link, dialled);
-        if slot == LaneSlot::One {
-            self.greet_with_list(lane);
-        }
         self.send_ping(lane);
     }
 
@@ -379,12 +376,6 @@ impl Node {
             Stage::Admitted { peer, slot } => self.lane_left(lane, peer, slot, why),
         }
         self.forget_list_of(lane);
-    }
-
-    /// The lanes that carry message streams: each link's first.
-    pub(super) fn stream_lanes(&self) -> Vec<LaneId> {
-        let is_first = |lane: &Lane| matches!(lane.stage, Stage::Admitted { slot: LaneSlot::One, .. });
-        self.lanes.iter().filter(|(_, lane)| is_first(lane)).map(|(id, _)| *id).collect()
     }
 
     fn send_hello(&mut self, lane: LaneId, slot: LaneSlot, link: LinkId, circuits: u32) {

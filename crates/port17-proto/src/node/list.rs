@@ -137,6 +137,13 @@ impl Node {
         }
     }
 
+    /// Who the list in force names is trusted, and in a network nobody else (spec 12, 3).
+    pub(super) fn trust_listed(&mut self) {
+        if let Some(list) = self.lists.in_force() {
+            self.bottlerack.trust_only(list.nodes().iter().map(VerifiedBottle::node_id));
+        }
+    }
+
     // ---- Lists that come ----
 
     /// A list from a file or a server.
@@ -193,8 +200,10 @@ impl Node {
         let seq = list.seq();
         let held = Held::new(list);
         self.params = held.list.params().clone();
+        self.bottlerack.set_rules(self.params.rack_rules());
         self.push(Output::Save(RecordKey::List, held.bytes.clone()));
         self.lists.held = Some(held);
+        self.trust_listed();
         let unusable = self.lists.unusable;
         self.lists.unusable = unusable.filter(|unusable| *unusable > seq);
         self.lists.offers.retain(|_, offer| offer.seq > seq);
@@ -203,7 +212,7 @@ impl Node {
             self.end_fetch();
         }
         self.push(Output::ListAccepted { seq });
-        for lane in self.stream_lanes() {
+        for lane in self.talking_lanes() {
             self.send(lane, &Message::ListSeq(seq));
         }
         self.list_changed();
@@ -212,7 +221,7 @@ impl Node {
 
     // ---- Lists on links (spec 11, 4) ----
 
-    /// A link's lane 1 is up: each side says which list it has, 0 for none.
+    /// A link's lane 1 is up, and the own Bottle said: each side says which list it has, 0 for none.
     pub(super) fn greet_with_list(&mut self, lane: LaneId) {
         if self.network.is_some() {
             let seq = self.lists.seq();
@@ -220,7 +229,7 @@ impl Node {
         }
     }
 
-    /// LIST_SEQ, WANT_LIST or LIST on an admitted lane 1. A client sends the first two alone.
+    /// LIST_SEQ, WANT_LIST or LIST on an admitted lane 1.
     pub(super) fn handle_list_message(&mut self, lane: LaneId, peer: Peer, message: Message) {
         match message {
             Message::ListSeq(seq) => self.handle_list_seq(lane, peer, seq),
@@ -230,7 +239,7 @@ impl Node {
         }
     }
 
-    pub(super) fn handle_list_seq(&mut self, lane: LaneId, peer: Peer, seq: u64) {
+    fn handle_list_seq(&mut self, lane: LaneId, peer: Peer, seq: u64) {
         // law 1: what a client has is nothing to a node
         if matches!(peer, Peer::Client(_)) || self.network.is_none() {
             return;
@@ -249,7 +258,7 @@ impl Node {
     }
 
     /// Stateless: whoever asks gets the piece.
-    pub(super) fn handle_want_list(&mut self, lane: LaneId, seq: u64, offset: u32) {
+    fn handle_want_list(&mut self, lane: LaneId, seq: u64, offset: u32) {
         // A client has nobody to pass anything on to.
         if self.is_client() {
             return self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "WANT_LIST to a client"));
@@ -267,7 +276,7 @@ impl Node {
         self.send(lane, &Message::List { seq, offset, total, bytes });
     }
 
-    pub(super) fn handle_list_piece(&mut self, lane: LaneId, seq: u64, offset: u32, total: u32, piece: &[u8]) {
+    fn handle_list_piece(&mut self, lane: LaneId, seq: u64, offset: u32, total: u32, piece: &[u8]) {
         let fetch = self.lists.fetch.as_mut().filter(|fetch| fetch.lane == lane && fetch.seq == seq);
         let Some(fetch) = fetch else {
             return self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "a LIST that nobody asked for"));

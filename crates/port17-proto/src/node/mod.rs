@@ -196,11 +196,10 @@ impl Node {
             node.take_anchors(anchors);
         }
         node.timers.set(TimerKey::Bottlerack, now.mono + BOTTLERACK_SWEEP);
+        node.trust_listed();
         if let Some(why) = bad_list {
             node.list_refused(&why);
         }
-        let listed = node.listed_nodes();
-        node.bottlerack.trust_only(listed);
         node.restore_bottlerack(stored);
         node.begin();
         Ok(node)
@@ -231,8 +230,8 @@ impl Node {
             Input::DialFailed { dial, why } => self.handle_dial_failed(dial, why),
             Input::Violation { lane, what } => self.handle_violation(lane, what),
             Input::Bottle(bytes) => self.handle_bottle(&bytes),
-            Input::List(bytes) => self.handle_list(&bytes),
             Input::Tombstone(bytes) => self.handle_tombstone(&bytes),
+            Input::List(bytes) => self.handle_list(&bytes),
             Input::SeqStored(seq) => self.handle_seq_stored(seq),
             Input::SeqNotStored(seq) => self.handle_seq_not_stored(seq),
             Input::Tick => {}
@@ -336,8 +335,6 @@ impl Node {
 
     /// A newer list is in force: who was not known before may be dialled now.
     fn list_changed(&mut self) {
-        self.bottlerack.trust_only(self.listed_nodes());
-        self.bottlerack.set_rules(self.params.rack_rules());
         self.dial_all_missing();
         self.links_changed();
         // Who is trusted no more is no guard any more.
@@ -364,11 +361,6 @@ impl Node {
     }
 
     // ---- What is known of nodes (spec 12) ----
-
-    /// The nodes of the list in force.
-    fn listed_nodes(&self) -> Vec<NodeId> {
-        self.listed().iter().map(VerifiedBottle::node_id).collect()
-    }
 
     /// Nodes whose Bottle is held or listed, this one left out.
     fn known_nodes(&self) -> Vec<NodeId> {

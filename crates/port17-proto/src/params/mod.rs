@@ -121,8 +121,6 @@ pub struct Params {
     pub backoff_max: Duration,
     /// A link that was up this long starts at `backoff_min` again when it is lost.
     pub backoff_reset: Duration,
-    /// What was asked for of Bottles or of a list comes within this time, each message of it.
-    pub bulk_timeout: Duration,
     /// PING goes out this often on each lane (± 20 %).
     pub ping_interval: Duration,
     /// No PONG within this time: the lane is dead.
@@ -214,6 +212,8 @@ pub struct Params {
     pub gossip_batch: Duration,
     /// Each node tells its neighbours and clients what it holds this often (± 20 %): what was missed heals.
     pub repair_interval: Duration,
+    /// The answer to a WANT or a WANT_LIST is complete within this time, else the lane is closed.
+    pub bulk_timeout: Duration,
     /// Bottles asked for on one link; twice as many are given.
     pub bottles_per_link: Rate,
     /// Share of a Bottlerack's places that nodes without trust get, in percent.
@@ -267,7 +267,6 @@ impl Params {
         backoff_min: seconds(1),
         backoff_max: minutes(1),
         backoff_reset: seconds(30),
-        bulk_timeout: seconds(30),
         ping_interval: seconds(15),
         ping_timeout: seconds(20),
         degree_min: 8,
@@ -309,6 +308,7 @@ impl Params {
         spare_circuits: 2,
         gossip_batch: ms(100),
         repair_interval: minutes(10),
+        bulk_timeout: seconds(30),
         bottles_per_link: Rate { per_second: 2000, burst: 40_000 },
         unknown_share_percent: 25,
         hint_lifetime: hours(30 * 24),
@@ -373,7 +373,6 @@ One address range may take half of a node's memory for clients: one household ca
             backoff_min: ms(100),
             backoff_max: seconds(1),
             backoff_reset: seconds(2),
-            bulk_timeout: seconds(5),
             ping_interval: seconds(2),
             ping_timeout: seconds(10),
             link_evaluate: ms(500),
@@ -395,6 +394,7 @@ One address range may take half of a node's memory for clients: one household ca
             danger_min_hops: 1,
             gossip_batch: ms(20),
             repair_interval: seconds(2),
+            bulk_timeout: seconds(5),
             ..Self::DEFAULT
         }
     }
@@ -493,7 +493,6 @@ One address range may take half of a node's memory for clients: one household ca
             "at least backoff_min, at most 24 h",
         )?;
         require(self.backoff_reset <= hours(24), "backoff_reset", "at most 24 h")?;
-        require(in_range(self.bulk_timeout, ms(100), minutes(10)), "bulk_timeout", "100 ms to 10 minutes")?;
         require(in_range(self.ping_interval, ms(100), minutes(10)), "ping_interval", "100 ms to 10 minutes")?;
         require(in_range(self.ping_timeout, ms(100), minutes(10)), "ping_timeout", "100 ms to 10 minutes")?;
         require((1..=64).contains(&self.degree_min), "degree_min", "1 to 64")?;
@@ -551,6 +550,7 @@ One address range may take half of a node's memory for clients: one household ca
         let days = |days: u64| hours(days * 24);
         require(in_range(self.gossip_batch, ms(1), seconds(10)), "gossip_batch", "1 ms to 10 s")?;
         require(in_range(self.repair_interval, seconds(1), hours(24)), "repair_interval", "1 s to 24 h")?;
+        require(in_range(self.bulk_timeout, ms(100), minutes(10)), "bulk_timeout", "100 ms to 10 minutes")?;
         require(
             self.bottles_per_link.per_second >= 1 && self.bottles_per_link.burst as usize >= WANT_IDS,
             "bottles_per_link",

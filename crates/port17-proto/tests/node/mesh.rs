@@ -294,7 +294,8 @@ impl Mesh {
         self.hosts.iter().position(|host| host.id == node).unwrap()
     }
 
-    fn add_host(&mut self, config: Config, id: NodeId, link_key: VerifyingKey, addresses: Vec<SocketAddr>) -> usize {
+    /// A machine whose engine is started as a test wants it.
+    pub fn add_host(&mut self, config: Config, id: NodeId, link_key: VerifyingKey, addresses: Vec<SocketAddr>) -> usize {
         let host = self.hosts.len();
         let node = Node::new(config, self.time(host)).unwrap();
         self.hosts.push(Host {
