@@ -143,6 +143,9 @@ impl Node {
 
     /// A node that is linked to no more: its lanes end.
     pub(super) fn part_with(&mut self, node: NodeId) {
+        if self.decides() {
+            return self.drop_link(node);
+        }
         for lane in self.lanes_of(node) {
             self.close_lane(lane, Closing::refused(GoAwayReason::Stranger, Counted::Stranger));
         }

@@ -208,8 +208,8 @@ impl Node {
             (Message::Bottles { more, envelopes }, Peer::Node(node)) => self.handle_bottles(lane, node, more, envelopes),
             (Message::Tombstones(envelopes), Peer::Node(_)) => self.handle_tombstones(lane, &envelopes),
             (Message::Reconcile { more: _, held }, Peer::Node(_)) => self.handle_reconcile(lane, &held),
-            (Message::Publish, Peer::Node(_)) => self.handle_publish(lane, peer, true),
-            (Message::Unpublish, Peer::Node(_)) => self.handle_publish(lane, peer, false),
+            (Message::Publish, Peer::Node(node)) => self.handle_publish(node, true),
+            (Message::Unpublish, Peer::Node(node)) => self.handle_publish(node, false),
             (Message::Hello(_) | Message::Ping(_) | Message::Pong(_) | Message::GoAway(_) | Message::Later(_), Peer::Node(_)) => {
             }
         }

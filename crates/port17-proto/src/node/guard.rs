@@ -9,9 +9,9 @@
 //! A guard is replaced when it is not trusted any more, or could not be reached for `guard_replace_after` while another could; at most
 //! once in `guard_change_interval`. One that is not trusted any more is not used meanwhile either.
 //!
-//! With each guard up to three second hops are drawn among the trusted nodes that it is linked to and that lead to an exit. The first
-//! of them is the pinned one. One whose link is gone, or that leads to no exit any more, keeps its place for as long as losses may take to be published, then another is drawn behind the
-//! others; when all are gone, all are drawn anew.
+//! With each guard up to three second hops are drawn among the trusted nodes that it is linked to. The first that is linked is the
+//! pinned one. One whose link is gone keeps its place for as long as losses may take to be published, then another is drawn behind the
+//! others; when all are gone, others are drawn at once, for a client must not wait.
 //!
 //! Without a network there is one guard, drawn for the process's life or configured, and nothing is stored.
 
@@ -245,6 +245,9 @@ impl Node {
     pub(super) fn guard_news(&mut self, node: NodeId) {
         let Some(guards) = self.guards() else { return };
         let concerned = guards.concerns(&node);
+        if guards.of(&node).is_some_and(|held| !self.is_usable_guard(held)) {
+            self.review_guards();
+        }
         self.guard_news_all();
         if concerned {
             self.timers.set_earlier(TimerKey::Pins, self.now.mono + self.params.link_settle);
@@ -311,7 +314,7 @@ impl Node {
             Trust::Trusted => true,
             Trust::Distrusted => false,
             // What was drawn under an earlier list stands while there is none.
-            Trust::Unknown => held.configured || self.network.is_none() || !self.list().is_some(),
+            Trust::Unknown => held.configured || self.network.is_none() || self.list().is_none(),
         }
     }
 
@@ -607,9 +610,6 @@ impl Node {
     }
 
     fn why_no_guard(&self) -> String {
-        if self.network.is_some() && !self.list().is_some() {
-            return "a signed list: none is known yet".to_owned();
-        }
         if self.known_count() == 0 {
             return "Bottles: none is known yet".to_owned();
         }

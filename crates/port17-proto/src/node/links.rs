@@ -316,6 +316,7 @@ impl Node {
 
     /// Where a neighbour's accepted lane belongs.
     pub(super) fn place_node(&mut self, node: NodeId, slot: LaneSlot, id: LinkId) -> Result<Peer, Closing> {
+        // law 1: only with neighbours
         self.accepts_link(node)?;
         let link = self.links.nodes.get(&node);
         let same = link.is_some_and(|link| link.is_up() && !link.dialled && link.id == id);

@@ -148,12 +148,11 @@ impl Node {
             config.params = list.params().clone();
         }
         config.validate()?;
-        let Config { role, params, network, stored, entropy } = config;
-        let mut entropy = entropy;
+        let Config { role, params, network, stored, mut entropy } = config;
+        let rack_rules = params.rack_rules();
         let record =
             |wanted| stored.iter().find(|(key, _)| *key == wanted).map(|(_, bytes)| bytes.as_slice()).unwrap_or_default();
         let anchors = publish::read_anchors(record(RecordKey::Anchors));
-        let rack_rules = params.rack_rules();
         let (id, part, neighbours) = match role {
             Role::Node(setup) => {
                 let (id, neighbours, accept_clients) =
@@ -231,8 +230,8 @@ impl Node {
             Input::DialFailed { dial, why } => self.handle_dial_failed(dial, why),
             Input::Violation { lane, what } => self.handle_violation(lane, what),
             Input::Bottle(bytes) => self.handle_bottle(&bytes),
-            Input::List(bytes) => self.handle_list(&bytes),
             Input::Tombstone(bytes) => self.handle_tombstone(&bytes),
+            Input::List(bytes) => self.handle_list(&bytes),
             Input::SeqStored(seq) => self.handle_seq_stored(seq),
             Input::SeqNotStored(seq) => self.handle_seq_not_stored(seq),
             Input::Tick => {}
@@ -336,7 +335,6 @@ impl Node {
 
     /// A newer list is in force: who was not known before may be dialled now.
     fn list_changed(&mut self) {
-        self.trust_listed();
         self.dial_all_missing();
         self.links_changed();
         // Who is trusted no more is no guard any more.
@@ -344,10 +342,10 @@ impl Node {
         self.guard_news_all();
     }
 
-    /// How a node can be reached, none without its Bottle: the newest of what came, were it expired, and what the list names; and
-    /// none for who is distrusted.
+    /// How a node can be reached: the newest of the Bottle that came, be it expired, and what the list names. None without, for who is
+    /// distrusted, and for who has left.
     fn contact(&self, node: NodeId) -> Option<Contact> {
-        if self.trust(&node) == Trust::Distrusted {
+        if self.trust(&node) == Trust::Distrusted || self.bottlerack.is_buried(&node) {
             return None;
         }
         let stored = self.bottlerack.get(&node).or_else(|| self.bottlerack.hint(&node)).map(|stored| &stored.bottle);

@@ -212,7 +212,7 @@ pub struct Params {
     pub gossip_batch: Duration,
     /// Each node tells its neighbours and clients what it holds this often (± 20 %): what was missed heals.
     pub repair_interval: Duration,
-    /// What was asked for of Bottles or of a list comes within this time.
+    /// The answer to a WANT or a WANT_LIST is complete within this time, else the lane is closed.
     pub bulk_timeout: Duration,
     /// Bottles asked for on one link; twice as many are given.
     pub bottles_per_link: Rate,
