@@ -390,6 +390,11 @@ impl Bottlerack {
         self.bottles.is_empty()
     }
 
+    /// Nodes of which there is a contact hint alone.
+    pub fn hinted(&self) -> impl Iterator<Item = NodeId> {
+        self.hints.keys().copied()
+    }
+
     /// How many hints.
     pub fn hints(&self) -> usize {
         self.hints.len()

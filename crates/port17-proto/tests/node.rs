@@ -18,11 +18,15 @@ mod gossip;
 mod gossip_lies;
 #[path = "node/gossip_records.rs"]
 mod gossip_records;
+#[path = "node/guard.rs"]
+mod guard;
 #[path = "node/hello.rs"]
 mod hello;
 #[path = "node/keys.rs"]
 mod keys;
 #[path = "node/links.rs"]
 mod links;
+#[path = "node/links_chosen.rs"]
+mod links_chosen;
 #[path = "node/list.rs"]
 mod list;

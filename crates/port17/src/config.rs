@@ -41,9 +41,9 @@ pub struct Config {
     pub parameters: ParameterSet,
     /// Where Bottles are exchanged as files.
     pub bottles: PathBuf,
-    /// The nodes to keep links with.
+    /// The nodes to keep links with, these and no others; none: the node decides.
     #[serde(serialize_with = "node_ids_as_text")]
-    pub neighbours: Vec<NodeId>,
+    pub neighbours: Option<Vec<NodeId>>,
     /// What must survive a restart: 0700, one daemon at a time.
     pub state: PathBuf,
     /// The control socket.
@@ -232,8 +232,8 @@ fn label_as_text<S: Serializer>(label: &Option<Label>, serializer: S) -> Result<
     label.as_ref().map(Label::as_str).serialize(serializer)
 }
 
-fn node_ids_as_text<S: Serializer>(ids: &[NodeId], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(ids.iter().map(NodeId::to_base32))
+fn node_ids_as_text<S: Serializer>(ids: &Option<Vec<NodeId>>, serializer: S) -> Result<S::Ok, S::Error> {
+    ids.as_ref().map(|ids| ids.iter().map(NodeId::to_base32).collect::<Vec<_>>()).serialize(serializer)
 }
 
 fn node_id_as_text<S: Serializer>(id: &Option<NodeId>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -248,7 +248,7 @@ struct File {
     group: Option<Group>,
     parameters: Option<ParameterSet>,
     bottles: Option<PathBuf>,
-    neighbours: Vec<Text<NodeId>>,
+    neighbours: Option<Vec<Text<NodeId>>>,
     state: Option<PathBuf>,
     control: Option<PathBuf>,
     identity: IdentityFile,
@@ -311,7 +311,7 @@ impl File {
             group: self.group.map(|group| group.0).unwrap_or_default(),
             parameters: self.parameters.unwrap_or(ParameterSet::Default),
             bottles: self.bottles.map_or_else(|| state.join("bottles"), absolute),
-            neighbours: self.neighbours.into_iter().map(|id| id.0).collect(),
+            neighbours: self.neighbours.map(|ids| ids.into_iter().map(|id| id.0).collect()),
             control: self.control.map_or(control, absolute),
             identity: IdentityConfig { dir: self.identity.dir.map_or_else(|| state.join("keys"), absolute) },
             node: self.node.resolve()?,

@@ -5,7 +5,7 @@
 use super::io::{Counted, LaneId, Output};
 use super::lanes::Closing;
 use super::record::{Record, RecordKey};
-use super::{Node, Part, TimerKey};
+use super::{Node, TimerKey};
 use crate::bottle::{BottleError, UnverifiedBottle, VerifiedBottle};
 use crate::bottlerack::{Insert, Trust};
 use crate::ids::NodeId;
@@ -122,9 +122,8 @@ impl Node {
     pub(super) fn bottle_stored(&mut self, node: NodeId) {
         self.save_records();
         self.push(Output::BottlerackChanged(node));
-        if matches!(self.part, Part::Client { guard: None }) && self.timers.at(TimerKey::Guard).is_none() {
-            self.timers.set(TimerKey::Guard, self.now.mono + self.params.guard_draw_wait);
-        }
+        self.guard_news(node);
+        self.links_changed();
         self.dial_missing(node);
     }
 
@@ -139,6 +138,9 @@ impl Node {
 
     /// A node that is linked to no more: its lanes end.
     pub(super) fn part_with(&mut self, node: NodeId) {
+        if self.decides() {
+            return self.drop_link(node);
+        }
         for lane in self.lanes_of(node) {
             self.close_lane(lane, Closing::refused(GoAwayReason::Stranger, Counted::Stranger));
         }

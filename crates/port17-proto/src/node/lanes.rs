@@ -245,10 +245,7 @@ impl Node {
             return self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "another first word than its Bottle"));
         };
         let met = self.meet_stranger(lane, envelope);
-        let placed = met.and_then(|node| {
-            self.links.keep(node, self.now.mono);
-            self.place_node(node, LaneSlot::One, link)
-        });
+        let placed = met.and_then(|node| self.place_node(node, LaneSlot::One, link));
         self.answer(lane, placed, LaneSlot::One, link, circuits, true);
     }
 

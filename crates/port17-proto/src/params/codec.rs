@@ -213,6 +213,15 @@ parameters! {
     58 hint_lifetime,
     59 tombstone_lifetime,
     60 distrust_equivocation,
+    61 degree_min,
+    62 degree_max,
+    63 link_evaluate,
+    64 link_settle,
+    65 publish_after,
+    66 guard_patience,
+    67 guard_return,
+    68 guard_replace_after,
+    69 guard_change_interval,
 }
 
 impl Params {

@@ -9,9 +9,11 @@ use port17_proto::circuit::keyring::KeyId;
 use port17_proto::crypto::{Entropy, KemBackend, SigningKey, VerifyingKey};
 use port17_proto::identity::Identity;
 use port17_proto::ids::NodeId;
+use port17_proto::network::{Definition, ListContent, Roots, SignedList};
 use port17_proto::node::Node;
 
 use port17_proto::node::config::{ClientSetup, Config, NodeSetup, Role};
+use port17_proto::node::guard::GuardSet;
 use port17_proto::node::io::{DialFailure, Input, LaneId, LaneLoss, Output, Peer, ShownKey};
 use port17_proto::node::record::RecordKey;
 use port17_proto::params::Params;
@@ -45,6 +47,7 @@ pub struct Host {
     pub keys: BTreeSet<KeyId>,
     pub dials: Vec<(Duration, NodeId, ShownKey)>,
     pub guard: Option<NodeId>,
+    pub guards: Option<GuardSet>,
     pub log: Vec<(Duration, String)>,
     /// What its store keeps over restarts.
     pub records: BTreeMap<RecordKey, Vec<u8>>,
@@ -82,6 +85,8 @@ pub struct Plan {
     pub seed: u64,
     pub params: Params,
     pub neighbours: Vec<NodeId>,
+    /// The node chooses its links itself; `neighbours` says nothing.
+    pub decides: bool,
     pub hidden: bool,
     pub accept_clients: bool,
     pub stored_seq: Option<Seq>,
@@ -90,8 +95,17 @@ pub struct Plan {
 impl Plan {
     pub fn new(seed: u64) -> Self {
         let params = Params::demo();
-        Self { seed, params, neighbours: vec![], hidden: false, accept_clients: true, stored_seq: None }
+        Self { seed, params, neighbours: vec![], decides: false, hidden: false, accept_clients: true, stored_seq: None }
     }
+}
+
+fn root() -> SigningKey {
+    SigningKey::generate(&mut Entropy::from_number(4242))
+}
+
+/// A network with one root key.
+pub fn network() -> Definition {
+    Definition::new("test-net", Roots::new(1, vec![root().public()]).unwrap()).unwrap()
 }
 
 pub fn identity(seed: u64) -> (Identity, VerifyingKey) {
@@ -108,7 +122,10 @@ pub fn link_key_of(seed: u64) -> VerifyingKey {
 }
 
 pub fn address_of(seed: u64) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 1, u8::try_from(seed % 250).unwrap())), 1717)
+    SocketAddr::new(
+        IpAddr::V4(Ipv4Addr::new(127, 0, 1 + u8::try_from(seed / 250).unwrap(), u8::try_from(seed % 250).unwrap())),
+        1717,
+    )
 }
 
 /// Seeds in the order of their NodeIDs, so that a test can say who is the smaller.
@@ -133,7 +150,7 @@ pub fn node_config(plan: &Plan) -> Config {
         exit_policy: None,
         flags: Flags::default(),
         software: "port17 test".to_owned(),
-        neighbours: plan.neighbours.clone(),
+        neighbours: (!plan.decides).then(|| plan.neighbours.clone()),
         accept_clients: plan.accept_clients,
         kem: KemBackend::Seeded,
         stored_seq: plan.stored_seq,
@@ -168,6 +185,10 @@ pub struct Mesh {
     pub silent: BTreeSet<usize>,
     /// Hosts that do not get others' Bottles.
     pub without_bottles: BTreeSet<usize>,
+    /// Those who join from now on belong to `network()`.
+    pub in_network: bool,
+    /// Nodes that come back get what their store kept.
+    pub keeps_records: bool,
     /// Bottles travel over lanes only; records outlive a restart.
     pub lanes_only: bool,
     events: BTreeMap<(Duration, u64), (usize, Event)>,
@@ -185,6 +206,8 @@ impl Mesh {
             clock_error_ms: BTreeMap::new(),
             silent: BTreeSet::new(),
             without_bottles: BTreeSet::new(),
+            in_network: false,
+            keeps_records: false,
             lanes_only: false,
             events: BTreeMap::new(),
             events_made: 0,
@@ -206,18 +229,69 @@ impl Mesh {
 
     pub fn add(&mut self, plan: Plan) -> usize {
         let addresses = if plan.hidden { vec![] } else { vec![address_of(plan.seed)] };
-        self.add_host(node_config(&plan), id_of(plan.seed), link_key_of(plan.seed), addresses)
+        self.add_host(self.config(&plan), id_of(plan.seed), link_key_of(plan.seed), addresses)
     }
 
     pub fn add_client(&mut self, seed: u64, params: Params, guard: Option<NodeId>) -> usize {
         let config = Config {
             role: Role::Client(ClientSetup { guard }),
             params,
-            network: None,
+            network: self.in_network.then(network),
             stored: vec![],
             entropy: Entropy::from_number(seed + 5000),
         };
         self.add_host(config, NodeId([0; 32]), link_key_of(seed), vec![])
+    }
+
+    fn config(&self, plan: &Plan) -> Config {
+        Config { network: self.in_network.then(network), ..node_config(plan) }
+    }
+
+    /// The client's process ends and begins again, with what its store kept.
+    pub fn restart_client(&mut self, host: usize, seed: u64, params: Params, guard: Option<NodeId>) {
+        self.kill(host);
+        let config = Config {
+            role: Role::Client(ClientSetup { guard }),
+            params,
+            network: self.in_network.then(network),
+            stored: self.hosts[host].records.clone().into_iter().collect(),
+            entropy: Entropy::from_number(seed + 5000),
+        };
+        self.hosts[host].guards = None;
+        self.hosts[host].node = Some(Node::new(config, self.time(host)).unwrap());
+        self.drain(host);
+    }
+
+    /// A list of the newest Bottles of these hosts, with the demo parameters changed by `change`.
+    pub fn list(&self, seq: u64, hosts: &[usize], change: impl Fn(&mut Params)) -> Vec<u8> {
+        let now_s = self.time(0).unix_ms / 1000;
+        let mut params = Params::demo();
+        change(&mut params);
+        let content = ListContent {
+            network: network().id(),
+            seq,
+            issued_s: now_s,
+            expires_s: now_s + 30 * 24 * 3600,
+            random: [7; 32],
+            nodes: hosts.iter().map(|host| self.hosts[*host].bottle_bytes.clone()).collect(),
+            params,
+            roots: None,
+            releases: vec![],
+            unknown: BTreeMap::new(),
+        };
+        let mut list = SignedList::new(content.encode().unwrap());
+        list.sign(&root());
+        list.encode()
+    }
+
+    pub fn give_list(&mut self, list: &[u8]) {
+        for host in 0..self.hosts.len() {
+            self.input(host, Input::List(list.to_vec()));
+        }
+    }
+
+    pub fn host_of(&self, node: NodeId) -> usize {
+        self.hosts.iter().position(|host| host.id == node).unwrap()
     }
 
     /// A machine whose engine is started as a test wants it.
@@ -237,6 +311,7 @@ impl Mesh {
             keys: BTreeSet::new(),
             dials: vec![],
             guard: None,
+            guards: None,
             log: vec![],
             records: BTreeMap::new(),
             streamed: (0, 0),
@@ -267,10 +342,9 @@ impl Mesh {
 
     pub fn restart(&mut self, host: usize, plan: Plan) {
         let plan = Plan { stored_seq: self.hosts[host].stored, ..plan };
-        let mut config = node_config(&plan);
-        if self.lanes_only {
-            config.stored = self.hosts[host].records.clone().into_iter().collect();
-        }
+        let stored =
+            if self.keeps_records || self.lanes_only { self.hosts[host].records.clone().into_iter().collect() } else { vec![] };
+        let config = Config { stored, ..self.config(&plan) };
         self.hosts[host].node = Some(Node::new(config, self.time(host)).unwrap());
         let known = if self.lanes_only { 0 } else { self.hosts.len() };
         for other in 0..known {
@@ -407,13 +481,16 @@ impl Mesh {
             Output::PublishBottle { seq, bytes } => self.publish(host, seq, bytes),
             Output::NewCircuitKey(key) => assert!(self.hosts[host].keys.insert(key.id())),
             Output::EraseCircuitKey(key) => assert!(self.hosts[host].keys.remove(&key)),
+            Output::Guards(set) => {
+                self.hosts[host].guard = Some(set.active);
+                self.hosts[host].guards = Some(set);
+            }
             Output::Save(key, bytes) => {
                 self.hosts[host].records.insert(key, bytes);
             }
             Output::Forget(key) => {
                 self.hosts[host].records.remove(&key);
             }
-            Output::Guard(guard) => self.hosts[host].guard = Some(guard),
             Output::CancelDial(_)
             | Output::HearLane { .. }
             | Output::AdmitLane { .. }

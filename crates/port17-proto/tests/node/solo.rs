@@ -3,11 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use port17_proto::bottle::ShortId;
+use port17_proto::bottle::{ShortId, UnverifiedBottle, VerifiedBottle};
 use port17_proto::crypto::{Entropy, SigningKey, VerifyingKey};
 use port17_proto::node::Node;
 use port17_proto::node::config::Config;
 use port17_proto::node::io::{DialId, Input, LaneId, Output, Peer};
+use port17_proto::params::Params;
 use port17_proto::timers::Time;
 use port17_proto::wire::message::{Hello, LaneSlot, LinkId, Message, RawMessage};
 use port17_proto::wire::registry::{GoAwayReason, Role};
@@ -149,6 +150,18 @@ impl Solo {
             _ => None,
         });
         last.unwrap_or_default()
+    }
+
+    /// Bottles that it has published since the outputs were looked at; its seqs are stored at once.
+    pub fn published(&self) -> Vec<VerifiedBottle> {
+        let rules = Params::demo().bottle_rules();
+        let made = self.outputs.iter().filter_map(|output| match output {
+            Output::PublishBottle { seq, bytes } => {
+                Some(UnverifiedBottle::parse(bytes).unwrap().verify(seq.unix_ms(), &rules).unwrap())
+            }
+            _ => None,
+        });
+        made.collect()
     }
 
     pub fn count(&self, name: &str) -> u64 {

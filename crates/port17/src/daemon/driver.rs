@@ -261,8 +261,8 @@ impl Driver {
             Output::Save(..) | Output::Forget(_) => {}
             Output::NewCircuitKey(key) => self.plane.hold_key(key),
             Output::EraseCircuitKey(key) => self.plane.erase_key(key),
-            Output::Guard(guard) => {
-                self.guard.send_replace(Some(guard));
+            Output::Guards(set) => {
+                self.guard.send_replace(Some(set.active));
             }
             Output::ListAccepted { seq } => tracing::info!(seq, "a newer signed list is in force"),
             Output::ListRefused(why) => tracing::warn!(why, "a signed list was refused"),
