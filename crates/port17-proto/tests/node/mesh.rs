@@ -253,7 +253,7 @@ impl Mesh {
     pub fn restart_client(&mut self, host: usize, seed: u64, params: Params, guard: Option<NodeId>) {
         self.kill(host);
         let config = Config {
-            role: Role::Client(ClientSetup { guard }),
+            role: Role::Client(ClientSetup { guard, hops: None }),
             params,
             network: self.in_network.then(network),
             stored: self.hosts[host].records.clone().into_iter().collect(),
