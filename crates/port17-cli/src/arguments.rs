@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A privacy mesh network.
 #[derive(Debug, Parser)]
@@ -42,6 +42,57 @@ pub(crate) enum Command {
     Check,
     /// Print the shell lines that lead programs into the running client
     Env,
+    /// Say how the running daemon is: one line for people first. Exit code 4 while it is not connected
+    Status,
+    /// Print the mesh as the running daemon knows it
+    Map(MapArguments),
+    /// Let the running client draw a route, and print the circuits that stand
+    Route(RouteArguments),
+    /// Print the completion script of a shell
+    Completions(CompletionsArguments),
+    /// Print the manual page, or write those of all subcommands
+    Man(ManArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MapArguments {
+    /// Print it for graphviz
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) dot: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RouteArguments {
+    /// Where to: HOST, HOST:PORT or an address; port 443 where none is named
+    #[arg(value_name = "TARGET")]
+    pub(crate) target: Option<String>,
+    /// Hops, instead of the client's own number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=6))]
+    pub(crate) hops: Option<u8>,
+    /// A node that the route must not touch, by NodeID or PortName; may be given several times
+    #[arg(long, value_name = "NODE")]
+    pub(crate) exclude: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArguments {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: Shell,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArguments {
+    /// Write the pages of all subcommands into this directory
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,7 @@ use std::fmt;
 use std::io;
 
 use port17::config::ConfigError;
-use port17::control::ControlError;
+use port17::control::{ControlError, RefusalCode};
 use port17::daemon::DaemonError;
 use port17::keystore::KeystoreError;
 
@@ -19,7 +19,6 @@ pub(crate) enum Kind {
     /// No daemon, no links.
     NoNetwork = 4,
     /// Links, but no route.
-    #[allow(dead_code, reason = "the daemon's errors bring it")]
     NoRoute = 5,
     /// Ports, files, memory, permission.
     Resource = 6,
@@ -37,6 +36,11 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn new(kind: Kind, message: impl fmt::Display) -> Self {
         Self { kind, message: message.to_string() }
+    }
+
+    /// One that the command's output has said already.
+    pub(crate) fn silent(kind: Kind) -> Self {
+        Self::new(kind, "")
     }
 
     /// A failed operation on a file or a socket.
@@ -67,8 +71,20 @@ impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Self {
         let kind = match &error {
             ControlError::NoDaemon { .. } => Kind::NoNetwork,
-            ControlError::Io { .. } | ControlError::InUse { .. } => Kind::Resource,
+            ControlError::Io { .. } | ControlError::InUse { .. } | ControlError::Permission { .. } => Kind::Resource,
             ControlError::Answer { .. } => Kind::Failed,
+            ControlError::Refused(refusal) => match refusal.code {
+                RefusalCode::NoRoute => Kind::NoRoute,
+                RefusalCode::BadRequest | RefusalCode::UnknownNode => Kind::Usage,
+                RefusalCode::Configuration => Kind::Configuration,
+                RefusalCode::NotFound
+                | RefusalCode::Method
+                | RefusalCode::Timeout
+                | RefusalCode::NotAClient
+                | RefusalCode::TooLarge
+                | RefusalCode::Unavailable
+                | RefusalCode::Other => Kind::Failed,
+            },
         };
         Self::new(kind, error)
     }
@@ -79,10 +95,14 @@ impl From<DaemonError> for Failure {
         match error {
             DaemonError::Keystore(error) => error.into(),
             DaemonError::Control(error) => error.into(),
-            DaemonError::Configuration(_) | DaemonError::Tls(_) => Self::new(Kind::Configuration, error),
-            DaemonError::Listen { .. } | DaemonError::Proxy(_) | DaemonError::Bottles { .. } | DaemonError::System(_) => {
-                Self::new(Kind::Resource, error)
+            DaemonError::Configuration(_) | DaemonError::Network(_) | DaemonError::Tls(_) => {
+                Self::new(Kind::Configuration, error)
             }
+            DaemonError::Listen { .. }
+            | DaemonError::Proxy(_)
+            | DaemonError::Bottles { .. }
+            | DaemonError::Store(_)
+            | DaemonError::System(_) => Self::new(Kind::Resource, error),
         }
     }
 }

@@ -5,11 +5,17 @@ mod bottle;
 mod check;
 mod daemon;
 mod demo;
+mod duration;
 mod environment;
 mod failure;
 mod init;
+mod manual;
+mod map;
 mod output;
+mod route;
 mod settings;
+mod status;
+mod table;
 
 use std::process::ExitCode;
 
@@ -41,5 +47,10 @@ fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         Command::Bottle(command) => bottle::run(command, &settings, output),
         Command::Check => check::run(&settings, output),
         Command::Env => daemon::block_on(environment::run(&settings, output))?,
+        Command::Status => daemon::block_on(status::run(&settings, output))?,
+        Command::Map(map) => daemon::block_on(map::run(&map, &settings, output))?,
+        Command::Route(route) => daemon::block_on(route::run(route, &settings, output))?,
+        Command::Completions(completions) => manual::completions(&completions),
+        Command::Man(man) => manual::man(&man),
     }
 }

@@ -26,10 +26,16 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::answers::{QUESTIONS, Question, mesh_map};
 use super::lanes::{Dial, DialKey, LaneAttempt};
+use super::membership::Membership;
+use super::reload::Reloading;
 use super::{throw_away, time};
+use crate::bootstrap::Fetched;
 use crate::bottles::{BottleDirectory, BottleFile};
 use crate::client::tunnel::FirstHops;
+use crate::config::Config;
+use crate::control::{NodeName, Refusal, RefusalCode, Reloaded};
 use crate::exit::Exit;
 use crate::keystore::SeqFile;
 use crate::lane::{self, Lane, lock};
@@ -44,6 +50,15 @@ pub(super) struct Files {
     pub(super) id: Option<NodeId>,
 }
 
+/// Where a daemon's lists and settings come from.
+pub(super) struct Sources {
+    /// None: Bottles come from a directory.
+    pub(super) membership: Option<Membership>,
+    pub(super) reloading: Reloading,
+    /// What it was started with.
+    pub(super) config: Config,
+}
+
 /// What status displays are made of.
 #[derive(Default)]
 pub(super) struct Report {
@@ -52,9 +67,16 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// A node's name, where its Bottle is known.
-    pub(super) fn portname(&self, node: &NodeId) -> Option<String> {
-        self.view.as_ref()?.nodes.get(node).map(|node| node.portname.to_string())
+    /// A node with its PortName, where its Bottle is known.
+    pub(super) fn name(&self, node: &NodeId) -> NodeName {
+        let known = self.view.as_ref().and_then(|view| view.nodes.get(node));
+        NodeName { node_id: node.to_string(), portname: known.map(|node| node.portname.to_string()) }
+    }
+
+    /// The node of a PortName.
+    pub(super) fn node_of(&self, portname: &str) -> Option<NodeId> {
+        let nodes = &self.view.as_ref()?.nodes;
+        nodes.iter().find(|(_, node)| node.portname.to_string() == portname).map(|(id, _)| *id)
     }
 }
 
@@ -64,9 +86,11 @@ pub(super) struct Driver {
     inputs: mpsc::Sender<Input>,
     engine: mpsc::Receiver<Input>,
     attempts: (mpsc::Sender<LaneAttempt>, mpsc::Receiver<LaneAttempt>),
+    questions: (mpsc::Sender<Question>, mpsc::Receiver<Question>),
     link_key: Arc<LinkKey>,
     entropy: Entropy,
     files: Files,
+    sources: Sources,
     report: Arc<Mutex<Report>>,
     view: watch::Sender<Arc<MeshView>>,
     first: watch::Sender<Option<FirstHops>>,
@@ -101,6 +125,7 @@ impl Driver {
         link_key: LinkKey,
         entropy: Entropy,
         files: Files,
+        sources: Sources,
         report: Arc<Mutex<Report>>,
         view: watch::Sender<Arc<MeshView>>,
     ) -> Self {
@@ -110,9 +135,11 @@ impl Driver {
             inputs,
             engine,
             attempts: mpsc::channel(ATTEMPTS),
+            questions: mpsc::channel(QUESTIONS),
             link_key: Arc::new(link_key),
             entropy,
             files,
+            sources,
             report,
             view,
             first: watch::channel(None).0,
@@ -130,6 +157,11 @@ impl Driver {
     /// Where finished handshakes go.
     pub(super) fn lanes(&self) -> mpsc::Sender<LaneAttempt> {
         self.attempts.0.clone()
+    }
+
+    /// Where the control API asks.
+    pub(super) fn questions(&self) -> mpsc::Sender<Question> {
+        self.questions.0.clone()
     }
 
     /// Where the client's circuits begin, once that is chosen.
@@ -162,6 +194,19 @@ impl Driver {
                     Some(input) => input,
                     None => continue,
                 },
+                Some(question) = self.questions.1.recv() => {
+                    self.answer(question);
+                    Input::Tick
+                }
+                fetched = next_list(&mut self.sources.membership) => {
+                    tracing::debug!(source = %fetched.source, "a list for the engine");
+                    Input::List(fetched.bytes)
+                }
+                () = self.sources.reloading.asked() => {
+                    // Whoever sent the signal reads the log.
+                    let _ = self.reload();
+                    Input::Tick
+                }
                 _ = second.tick() => {
                     self.every_second();
                     Input::Tick
@@ -174,7 +219,18 @@ impl Driver {
             self.node.handle(input, time(self.plane.clock));
             deadline = self.drain();
         }
+        self.end().await;
+    }
+
+    /// Waits for the lanes' good-byes, and writes what the store has not taken yet.
+    async fn end(mut self) {
+        let membership = self.sources.membership.take();
         self.end_lanes().await;
+        let Some(membership) = membership else { return };
+        let closed = tokio::task::spawn_blocking(|| membership.close()).await;
+        if let Ok(report) = closed {
+            tracing::debug!(records = report.records, waiting = report.waiting, "the store is closed");
+        }
     }
 
     fn instant(&self, mono: Duration) -> Instant {
@@ -260,7 +316,16 @@ impl Driver {
             }
             Output::StoreSeq(seq) => self.store_seq(seq),
             Output::PublishBottle { seq: _, bytes } => self.publish(&bytes),
-            Output::Save(..) | Output::Forget(_) => {}
+            Output::Save(key, bytes) => {
+                if let Some(membership) = &self.sources.membership {
+                    membership.store().save(key, bytes);
+                }
+            }
+            Output::Forget(key) => {
+                if let Some(membership) = &self.sources.membership {
+                    membership.store().forget(key);
+                }
+            }
             Output::NewCircuitKey(key) => self.plane.hold_key(key),
             Output::EraseCircuitKey(key) => self.plane.erase_key(key),
             Output::Guards(GuardSet { guards, active }) => {
@@ -268,7 +333,7 @@ impl Driver {
                 let hop2 = pinned.map(|guard| guard.hop2).unwrap_or_default();
                 self.first.send_replace(Some(FirstHops { guard: active, hop2 }));
             }
-            Output::ListAccepted { seq } => tracing::info!(seq, "a newer signed list is in force"),
+            Output::ListAccepted { seq } => self.list_accepted(seq),
             Output::ListRefused(why) => tracing::warn!(why, "a signed list was refused"),
             // spec 10, 1: a file that fails is named.
             Output::Counted(what) => match &self.reading {
@@ -381,14 +446,58 @@ impl Driver {
         });
     }
 
+    /// Who asked and has left is not told.
+    fn answer(&mut self, question: Question) {
+        match question {
+            Question::Map(asker) => {
+                let map = mesh_map(self.node.bottlerack(), &self.view.borrow().map, self.files.id);
+                let _ = asker.send(map);
+            }
+            Question::Reload(asker) => {
+                let _ = asker.send(self.reload());
+            }
+        }
+    }
+
+    /// Looks again at what the daemon was configured with. A file that is wrong changes nothing at all.
+    fn reload(&mut self) -> Result<Reloaded, Refusal> {
+        let reloaded = self.sources.reload();
+        match &reloaded {
+            Ok(Reloaded { changed, needs_restart }) => {
+                tracing::info!(changed = %changed.join("; "), needs_restart = %needs_restart.join(", "), "reloaded");
+                self.rescan();
+            }
+            Err(refusal) => tracing::error!(error = %refusal, "not reloaded: all stays as it was"),
+        }
+        reloaded
+    }
+
     fn every_second(&mut self) {
         self.plane.sweep();
+        self.note_list();
         self.rescan();
         self.renew_guard();
     }
 
-    /// Looks for Bottles that are new or changed in the directory.
+    fn note_list(&self) {
+        if let Some(membership) = &self.sources.membership {
+            membership.note_list(&self.node);
+        }
+    }
+
+    fn list_accepted(&self, seq: u64) {
+        tracing::info!(seq, nodes = self.node.listed().len(), "a signed list is in force");
+        self.note_list();
+        if *self.node.params() != self.plane.params {
+            tracing::info!("the list has other parameters: circuits and memory go by them from the next start");
+        }
+    }
+
+    /// Looks for Bottles that are new or changed in the directory. In a network they come over links alone.
     fn rescan(&mut self) {
+        if self.sources.membership.is_some() {
+            return;
+        }
         let files = match self.files.bottles.read_all() {
             Ok(files) => files,
             Err(error) => {
@@ -470,4 +579,21 @@ fn control_frame(bytes: &[u8], flags: u8) -> Option<FrameBuf> {
     frame.bytes_mut()[HEADER_BYTES..].copy_from_slice(&body);
     frame.set_header(Header { flags, ..Header::new(port17_proto::ids::CircuitId(0), Code::Control) });
     Some(frame)
+}
+
+impl Sources {
+    fn reload(&mut self) -> Result<Reloaded, Refusal> {
+        let refused = |why| Refusal::new(RefusalCode::Configuration, why);
+        let needs_restart = self.reloading.changed_keys(&self.config).map_err(refused)?;
+        let changed = self.membership.as_mut().map(Membership::reload).transpose().map_err(refused)?;
+        Ok(Reloaded { changed: changed.unwrap_or_default(), needs_restart })
+    }
+}
+
+/// Without a network there is none, ever.
+async fn next_list(membership: &mut Option<Membership>) -> Fetched {
+    match membership {
+        Some(membership) => membership.next_list().await,
+        None => std::future::pending().await,
+    }
 }

@@ -5,5 +5,6 @@ mod client;
 mod exit;
 mod lanes;
 mod mesh;
+mod network;
 mod origin;
 mod peer;
