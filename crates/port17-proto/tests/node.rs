@@ -12,9 +12,13 @@ mod solo;
 
 #[path = "node/bottles.rs"]
 mod bottles;
+#[path = "node/guard.rs"]
+mod guard;
 #[path = "node/hello.rs"]
 mod hello;
 #[path = "node/keys.rs"]
 mod keys;
 #[path = "node/links.rs"]
 mod links;
+#[path = "node/links_chosen.rs"]
+mod links_chosen;

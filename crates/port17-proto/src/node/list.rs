@@ -220,6 +220,16 @@ impl Node {
         }
     }
 
+    /// LIST_SEQ, WANT_LIST or LIST on an admitted lane 1. A client sends the first two alone.
+    pub(super) fn handle_list_message(&mut self, lane: LaneId, peer: Peer, message: Message) {
+        match message {
+            Message::ListSeq(seq) => self.handle_list_seq(lane, peer, seq),
+            Message::WantList { seq, offset } => self.handle_want_list(lane, seq, offset),
+            Message::List { seq, offset, total, bytes } => self.handle_list_piece(lane, seq, offset, total, &bytes),
+            _ => {}
+        }
+    }
+
     pub(super) fn handle_list_seq(&mut self, lane: LaneId, peer: Peer, seq: u64) {
         // law 1: what a client has is nothing to a node
         if matches!(peer, Peer::Client(_)) || self.network.is_none() {
