@@ -149,7 +149,7 @@ pub fn node_config(plan: &Plan) -> Config {
         next_link_key: None,
         addresses,
         egress: vec![],
-        exit_policy: None,
+        exit_policy: Some(port17_proto::policy::ExitPolicy::parse(&["accept tcp *:80"]).unwrap()),
         flags: Flags::default(),
         software: "port17 test".to_owned(),
         neighbours: (!plan.decides).then(|| plan.neighbours.clone()),

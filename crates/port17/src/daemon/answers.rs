@@ -123,6 +123,15 @@ impl Answers {
     }
 }
 
+fn role(role: navigator::HopRole) -> HopRole {
+    match role {
+        navigator::HopRole::Guard => HopRole::Guard,
+        navigator::HopRole::Pinned => HopRole::Pinned,
+        navigator::HopRole::Middle => HopRole::Middle,
+        navigator::HopRole::Exit => HopRole::Exit,
+    }
+}
+
 fn no_client() -> Refusal {
     let why = "a node answers there: it forwards what others send and has no routes of its own; ask a client by --control SOCKET";
     Refusal::new(RefusalCode::NotAClient, why)

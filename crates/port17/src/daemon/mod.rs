@@ -277,7 +277,7 @@ fn hops(config: &Config, params: &Params) -> Result<u32, DaemonError> {
         let why = format!("hops = {hops} is fewer than {least}: only `danger_min_hops` allows that, and it protects nobody");
         return Err(DaemonError::Configuration(why));
     }
-    Ok(hops)
+    Ok(usize::try_from(hops).unwrap_or(0))
 }
 
 /// For the first line of the log: the network's name, and the parameters' set where it is not the usual one.
