@@ -18,13 +18,15 @@ pub(super) enum Source {
     Directory,
     /// Over a lane.
     Lane(LaneId),
+    /// As the first word of a node that has dialled: there is no need to dial it.
+    Met(LaneId),
 }
 
 impl Source {
     fn lane(self) -> Option<LaneId> {
         match self {
             Self::Directory => None,
-            Self::Lane(lane) => Some(lane),
+            Self::Lane(lane) | Self::Met(lane) => Some(lane),
         }
     }
 }
@@ -73,12 +75,15 @@ impl Node {
         match self.compare_and_store(bottle, from) {
             Insert::New | Insert::Newer => {
                 self.settle_name(node);
-                self.bottle_stored(node);
+                self.bottle_changed(node);
+                if !matches!(from, Source::Met(_)) {
+                    self.dial_missing(node);
+                }
                 self.forward(short_id, from.lane());
             }
             Insert::Equivocation => {
                 self.count(Counted::BottleEquivocation);
-                self.bottle_stored(node);
+                self.bottle_changed(node);
                 self.accuse(node, from.lane());
             }
             Insert::Same => {}
@@ -96,7 +101,7 @@ impl Node {
         let Some(tombstone) = self.bottlerack.tombstone(&node) else { return false };
         let envelope = tombstone.envelope().to_vec();
         self.count(Counted::BottleBuried);
-        if let Source::Lane(lane) = from {
+        if let Some(lane) = from.lane() {
             self.send_tombstones(lane, vec![envelope]);
         }
         true
@@ -107,7 +112,7 @@ impl Node {
         match from {
             // The operator may start a node as often as he likes.
             Source::Directory => self.bottlerack.insert(bottle, self.now.unix_ms),
-            Source::Lane(_) => self.bottlerack.insert_limited(bottle, self.now.unix_ms),
+            Source::Lane(_) | Source::Met(_) => self.bottlerack.insert_limited(bottle, self.now.unix_ms),
         }
     }
 
@@ -118,13 +123,12 @@ impl Node {
         }
     }
 
-    /// The rack has changed: records, maps, links.
-    pub(super) fn bottle_stored(&mut self, node: NodeId) {
+    /// The rack has changed: records, maps, guards.
+    pub(super) fn bottle_changed(&mut self, node: NodeId) {
         self.save_records();
         self.push(Output::BottlerackChanged(node));
         self.guard_news(node);
         self.links_changed();
-        self.dial_missing(node);
     }
 
     /// Both truths of a node go to all, and it is no neighbour any more.
@@ -166,7 +170,7 @@ impl Node {
             return Err(stranger);
         }
         self.accepts_link(node)?;
-        self.take_verified(bottle, Source::Lane(lane));
+        self.take_verified(bottle, Source::Met(lane));
         if self.bottlerack.get(&node).is_none() {
             return Err(Closing::refused(GoAwayReason::Full, Counted::BottlerackFull));
         }
@@ -204,7 +208,7 @@ impl Node {
         self.save_records();
         let nodes: Vec<NodeId> = self.bottlerack.iter().map(|stored| stored.bottle.node_id()).collect();
         for node in nodes {
-            self.bottle_stored(node);
+            self.bottle_changed(node);
         }
         // A hint is enough to dial.
         self.dial_all_missing();

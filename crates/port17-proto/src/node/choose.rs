@@ -46,7 +46,7 @@ struct Rest {
 pub(super) struct Choice {
     /// Not chosen for now. Only nodes whose address is known get here: the Bottlerack bounds it.
     resting: BTreeMap<NodeId, Rest>,
-    /// Since when the links that are published lead to less than half of the map.
+    /// Since when the links that are published lead to less than half of the known nodes.
     cut_off: Option<Duration>,
 }
 
@@ -223,13 +223,12 @@ impl Node {
                 }
             }
         }
-        fresh.sort_by(|one, other| other.score.cmp(&one.score));
+        fresh.sort_by_key(|candidate| std::cmp::Reverse(candidate.score));
         resting.sort();
         // Whose Bottle has expired is most likely gone: tried when there are not enough others.
         let hinted: Vec<NodeId> = self.bottlerack.hinted().filter(|node| !self.is_listed(node)).collect();
         for node in hinted.into_iter().filter(|node| !self.links.keeps(*node) && self.may_choose(node)) {
-            let rests = self.part_choice().is_some_and(|choice| choice.resting.contains_key(&node));
-            if !rests {
+            if !self.rests(&node) {
                 fresh.push(Candidate { node, score: Hash::default(), trusted: false });
             }
         }
@@ -358,7 +357,7 @@ impl Node {
         self.links.forget(&node);
     }
 
-    /// Less than half of the map can be reached over published links, and not for a moment only: one trusted node of the other part is
+    /// Less than half of the known nodes can be reached over published links, and not for a moment only: one trusted node of the other part is
     /// dialled, too.
     fn bridge(&mut self) {
         let (now, grace) = (self.now.mono, self.params.link_loss_grace);
@@ -373,14 +372,14 @@ impl Node {
             return self.timers.set_earlier(TimerKey::Choose, since + grace);
         }
         let seed = self.seed();
-        let trusted = far.iter().filter(|node| self.trust(node) == Trust::Trusted && self.may_choose(node));
+        let trusted = far.iter().filter(|node| self.trust(node) == Trust::Trusted && self.may_choose(node) && !self.rests(node));
         let best = trusted.max_by_key(|node| rendezvous(&seed, &self.id, node)).copied();
         if let Some(best) = best {
             self.choose_node(best);
         }
     }
 
-    /// The nodes of the map that published links do not lead to and that are not being dialled; none if those are less than half.
+    /// The known nodes that published links do not lead to and that are not being dialled; none if those are less than half.
     fn far_nodes(&self) -> Vec<NodeId> {
         let Part::Node(part) = &self.part else { return Vec::new() };
         let map = self.map();
@@ -391,10 +390,16 @@ impl Node {
             next.extend(new);
         }
         reached.remove(&self.id);
-        if reached.len() * 2 >= map.len() {
+        // Also nodes that only the list names: what no link leads to sends no Bottle either.
+        let known = self.known_nodes();
+        if reached.len() * 2 >= known.len() {
             return Vec::new();
         }
-        map.nodes().copied().filter(|node| !reached.contains(node) && !self.links.keeps(*node)).collect()
+        known.into_iter().filter(|node| !reached.contains(node) && !self.links.keeps(*node)).collect()
+    }
+
+    fn rests(&self, node: &NodeId) -> bool {
+        self.part_choice().is_some_and(|choice| choice.resting.contains_key(node))
     }
 
     fn part_choice(&self) -> Option<&Choice> {

@@ -371,7 +371,7 @@ impl Node {
             self.send_tombstones(lane, envelopes.clone());
         }
         for (node, _) in new {
-            self.bottle_stored(node);
+            self.bottle_changed(node);
             self.part_with(node);
         }
     }

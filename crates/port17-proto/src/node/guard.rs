@@ -11,7 +11,7 @@
 //!
 //! With each guard up to three second hops are drawn among the trusted nodes that it is linked to. The first that is linked is the
 //! pinned one. One whose link is gone keeps its place for as long as losses may take to be published, then another is drawn behind the
-//! others; when all are gone, all are drawn anew.
+//! others; when all are gone, others are drawn at once, for a client must not wait.
 //!
 //! Without a network there is one guard, drawn for the process's life or configured, and nothing is stored.
 
@@ -312,7 +312,7 @@ impl Node {
             Trust::Trusted => true,
             Trust::Distrusted => false,
             // What was drawn under an earlier list stands while there is none.
-            Trust::Unknown => held.configured || self.network.is_none() || !self.list().is_some(),
+            Trust::Unknown => held.configured || self.network.is_none() || self.list().is_none(),
         }
     }
 

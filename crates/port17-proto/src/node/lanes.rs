@@ -244,9 +244,14 @@ impl Node {
         let [envelope] = envelopes else {
             return self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "another first word than its Bottle"));
         };
-        let met = self.meet_stranger(lane, envelope);
-        let placed = met.and_then(|node| self.place_node(node, LaneSlot::One, link));
+        let node = match self.meet_stranger(lane, envelope) {
+            Ok(node) => node,
+            Err(closing) => return self.close_lane(lane, closing),
+        };
+        let placed = self.place_node(node, LaneSlot::One, link);
         self.answer(lane, placed, LaneSlot::One, link, circuits, true);
+        // If that led to no link, its Bottle may.
+        self.dial_missing(node);
     }
 
     /// Answers a HELLO, and admits its lane if there is a place.

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use port17_proto::bottle::{Seq, ShortId, Tombstone};
+use port17_proto::bottle::{BottleContent, Seq, ShortId, Tombstone, UnverifiedBottle};
 use port17_proto::ids::NodeId;
 use port17_proto::limits::{ANNOUNCE_IDS, RECONCILES, WANT_IDS};
-use port17_proto::node::io::{Input, LaneId, Peer};
+use port17_proto::node::io::{Input, LaneId, LaneLoss, Peer};
 use port17_proto::params::{Params, Rate};
 use port17_proto::wire::message::{Held, LaneSlot, LinkId, Message, RawMessage};
 use port17_proto::wire::registry::{ControlType, GoAwayReason, Role};
+use proptest::prelude::*;
 
 use super::gossip::{paper_bottle, paper_id, paper_key, short_id};
-use super::mesh::{Plan, START_UNIX_MS, id_of, ordered_seeds};
+use super::mesh::{Plan, START_UNIX_MS, id_of, link_key_of, ordered_seeds};
 use super::solo::{Solo, bottle_of, hello, neighbour_key, own_bottle, some_key};
 
 const ONE: LaneSlot = LaneSlot::One;
@@ -398,4 +399,60 @@ fn the_message_stream_of_lane_2_is_nobodys() {
     let message = RawMessage { code: ControlType::Announce.code(), body: vec![0xa0] };
     solo.handle(Input::Control { lane, urgent: false, message });
     assert_eq!(solo.sent_away(lane), Some(GoAwayReason::Protocol));
+}
+
+#[test]
+fn a_neighbours_key_in_anothers_bottle_takes_no_link_from_it() {
+    // A liar names the victim's link key as its own. The victim is still itself.
+    let [victim, own] = ordered_seeds();
+    let liar = UnverifiedBottle::parse(&paper_bottle(1, SEQ_MS, 0)).unwrap();
+    let liar = liar.verify(SEQ_MS, &Params::demo().bottle_rules()).unwrap();
+    let content = BottleContent { link_key: link_key_of(victim), ..liar.content().clone() };
+    let lie = content.sign(&paper_key(1)).unwrap();
+    let mut solo = Solo::alone(Plan { neighbours: vec![id_of(victim), paper_id(1)], ..Plan::new(own) });
+    solo.handle(Input::Bottle(lie));
+    solo.handle(Input::Bottle(bottle_of(victim)));
+    let lanes = [ONE, LaneSlot::Two].map(|slot| {
+        let lane = solo.accept(neighbour_key(victim));
+        solo.say(lane, &hello(Role::Node, slot, 7));
+        if slot == ONE {
+            solo.say(lane, &own_bottle(victim));
+        }
+        lane
+    });
+    assert_eq!(solo.lanes_of(Peer::Node(id_of(victim))), lanes);
+    assert_eq!(solo.lanes_of(Peer::Node(paper_id(1))), []);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_gossip_makes_the_engine_panic_or_ask_twice(
+        steps in proptest::collection::vec((0u8..10, 0usize..3, 0u64..6, 0u64..4), 1..60),
+    ) {
+        let (mut solo, [first, second]) = between_two();
+        let client = solo.accept(some_key(1));
+        solo.say(client, &hello(Role::Client, ONE, 9));
+        for (what, lane, seed, version) in steps {
+            let lane = [first, second, client][lane];
+            let bottle = paper_bottle(seed, SEQ_MS + version / 2, u8::try_from(version).unwrap());
+            let id = short_id(&bottle);
+            match what {
+                0 | 1 => solo.say(lane, &Message::Announce(vec![id])),
+                2 | 3 => solo.say(lane, &bottles(&[&bottle])),
+                4 => solo.say(lane, &bottles(&[])),
+                5 => solo.say(lane, &Message::Want(vec![id])),
+                6 => solo.say(lane, &Message::Reconcile { more: false, held: vec![entry(seed, SEQ_MS + version / 2, &bottle)] }),
+                7 => solo.say(lane, &Message::Tombstones(vec![Tombstone::sign(&paper_key(seed), Seq(SEQ_MS + version))])),
+                8 => solo.handle(Input::LaneDown { lane, why: LaneLoss::Broken }),
+                _ => solo.wait(Duration::from_millis(version * 500)),
+            }
+        }
+        for lane in [first, second] {
+            let answers = solo.wanted(lane);
+            prop_assert!(answers.iter().all(|ids| !ids.is_empty() && ids.len() <= WANT_IDS));
+        }
+        prop_assert_eq!(solo.wanted(client).len(), 0);
+    }
 }

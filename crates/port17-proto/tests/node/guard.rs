@@ -17,6 +17,7 @@ const CLIENT: u64 = 77;
 fn world(change: impl Fn(&mut Params)) -> (Mesh, usize) {
     let mut mesh = Mesh::new();
     mesh.in_network = true;
+    mesh.lanes_only = true;
     for seed in 1..=7 {
         mesh.add(Plan { decides: true, ..Plan::new(seed) });
     }
@@ -55,8 +56,12 @@ fn settle(mesh: &mut Mesh) {
 #[test]
 fn a_client_draws_a_primary_and_two_backups_and_links_to_the_primary_alone() {
     let mut primaries = BTreeSet::new();
-    for _ in 0..1 {
-        let (mesh, client) = world(|_| {});
+    for draw in 0..8 {
+        let (mut mesh, _) = world(|_| {});
+        let client = mesh.add_client(CLIENT + 100 + draw, Params::demo(), None);
+        let list = mesh.list(1, &[0, 1, 2, 3, 4, 5, 6], |_| {});
+        mesh.input(client, Input::List(list));
+        mesh.run_for(2 * SECOND);
         let set = guards(&mesh, client);
         assert_eq!(set.iter().collect::<BTreeSet<_>>().len(), 3);
         assert_eq!(linked(&mesh, client), BTreeSet::from([set[0]]));
@@ -65,6 +70,7 @@ fn a_client_draws_a_primary_and_two_backups_and_links_to_the_primary_alone() {
         primaries.insert(set[0]);
         assert!(mesh.hosts[client].records.contains_key(&RecordKey::Guards));
     }
+    assert!(primaries.len() >= 3, "clients draw different ones");
 }
 
 #[test]
@@ -271,7 +277,7 @@ fn a_second_hop_whose_link_is_gone_keeps_its_place_for_a_while_and_is_replaced_t
 }
 
 #[test]
-fn when_all_second_hops_are_gone_others_are_drawn_at_once() {
+fn when_all_second_hops_are_gone_another_is_drawn_at_once() {
     let (mut mesh, client) = world(|_| {});
     let pinned = |mesh: &Mesh| mesh.hosts[client].guards.as_ref().unwrap().guards[0].hop2.clone();
     let before = pinned(&mesh);
@@ -282,7 +288,12 @@ fn when_all_second_hops_are_gone_others_are_drawn_at_once() {
     // Withdrawn by the guard, all together.
     mesh.run_for(Params::demo().link_loss_grace + 10 * SECOND);
     let after = pinned(&mesh);
-    assert!(!after.is_empty() && after.iter().all(|hop| !before.contains(hop)), "{after:?}");
+    let hosts: Vec<usize> = before.iter().map(|hop| mesh.host_of(*hop)).collect();
+    assert!(hosts.iter().all(|host| mesh.hosts[*host].node.is_none()));
+    let fresh: Vec<_> = after.iter().filter(|hop| !before.contains(hop)).collect();
+    assert!(!fresh.is_empty() && fresh.iter().all(|hop| mesh.hosts[mesh.host_of(**hop)].node.is_some()), "{after:?}");
+    mesh.run_for(Params::demo().link_loss_interval + 10 * SECOND);
+    assert!(pinned(&mesh).iter().all(|hop| !before.contains(hop)), "the others follow when they had their time");
 }
 
 #[test]

@@ -56,7 +56,12 @@ fn is_settled(mesh: &Mesh) -> bool {
 
 fn is_connected(mesh: &Mesh) -> bool {
     let alive = alive(mesh);
-    let (mut seen, mut next) = (BTreeSet::from([alive[0]]), vec![alive[0]]);
+    reach(mesh, alive[0]) == alive.len()
+}
+
+/// Nodes that links lead to, with the one itself.
+fn reach(mesh: &Mesh, from: usize) -> usize {
+    let (mut seen, mut next) = (BTreeSet::from([from]), vec![from]);
     while let Some(host) = next.pop() {
         for other in up(mesh, host) {
             let other = mesh.host_of(other);
@@ -65,7 +70,7 @@ fn is_connected(mesh: &Mesh) -> bool {
             }
         }
     }
-    seen.len() == alive.len()
+    seen.len()
 }
 
 #[test]
@@ -79,6 +84,80 @@ fn six_nodes_link_as_many_as_they_want_and_all_lists_are_mutual() {
     }
     let link = &status(&mesh, 0).links[0];
     assert!(link.published_here && link.published_there);
+}
+
+/// Nodes that know of each other what a signed list says, and learn the rest over links.
+fn listed(seeds: std::ops::RangeInclusive<u64>, change: impl Fn(&mut Params)) -> Mesh {
+    let mut mesh = Mesh::new();
+    mesh.in_network = true;
+    mesh.lanes_only = true;
+    for seed in seeds {
+        mesh.add(plan(seed));
+    }
+    mesh.run_for(SECOND);
+    assert!(mesh.hosts.iter().all(|host| host.dials.is_empty()), "without a list nobody is known");
+    let all: Vec<usize> = (0..mesh.hosts.len()).collect();
+    let list = mesh.list(1, &all, change);
+    mesh.give_list(&list);
+    mesh
+}
+
+#[test]
+fn six_listed_nodes_form_their_links_from_the_list_alone() {
+    let mut mesh = listed(1..=6, |_| {});
+    mesh.run_until(5 * SECOND, "a settled mesh", is_settled);
+    assert!((0..6).all(|host| up(&mesh, host).len() >= 4 && status(&mesh, host).trusted == 5));
+}
+
+#[test]
+fn a_network_that_was_off_for_a_week_comes_back_from_what_is_stored() {
+    let mut mesh = listed(1..=6, |_| {});
+    mesh.run_until(5 * SECOND, "a settled mesh", is_settled);
+    mesh.run_for(15 * SECOND);
+    for host in 0..6 {
+        mesh.kill(host);
+    }
+    let week_ms = 7 * 24 * 3600 * 1000;
+    for host in 0..6 {
+        mesh.clock_error_ms.insert(host, week_ms);
+        mesh.restart(host, plan(host as u64 + 1));
+    }
+    mesh.run_until(10 * SECOND, "a settled mesh", is_settled);
+}
+
+#[test]
+fn a_node_that_signed_two_truths_loses_its_links() {
+    let mut mesh = listed(1..=6, |_| {});
+    mesh.run_until(5 * SECOND, "a settled mesh", is_settled);
+    let caught = mesh.hosts[2].id;
+    // The same identity on a second machine, with the same number for another Bottle.
+    let twin = |label: &str| {
+        let mut content = mesh.hosts[2].newest().content().clone();
+        content.software = label.to_owned();
+        content.sign(super::mesh::identity(3).0.key()).unwrap()
+    };
+    let other = twin("another truth");
+    mesh.input(0, Input::Bottle(other));
+    mesh.run_for(3 * SECOND);
+    for host in [0, 1, 3, 4, 5] {
+        assert!(!up(&mesh, host).contains(&caught), "host {host}");
+        assert!(!mesh.hosts[host].lists(caught));
+    }
+    mesh.run_for(20 * SECOND);
+    assert!(up(&mesh, 2).is_empty());
+}
+
+#[test]
+fn where_published_links_lead_to_less_than_half_of_the_map_a_bridge_is_dialled() {
+    let few = |params: &mut Params| (params.degree_min, params.degree_max) = (1, 1);
+    let mut mesh = listed(1..=20, few);
+    mesh.run_for(3 * SECOND);
+    assert!(!is_connected(&mesh), "one link each is too few");
+    mesh.run_for(60 * SECOND);
+    let whole = (0..20).map(|host| reach(&mesh, host)).min().unwrap();
+    assert!(whole >= 10, "{whole} of 20");
+    let links: usize = (0..20).map(|host| up(&mesh, host).len()).sum();
+    assert!(links <= 20 * 4, "{links}: bridges are few");
 }
 
 #[test]
@@ -121,8 +200,8 @@ fn a_restart_brings_the_same_links_back_and_costs_one_bottle() {
     mesh.run_until(5 * SECOND, "the same links", |mesh| up(mesh, 3) == links);
     mesh.run_for(30 * SECOND);
     assert_eq!(up(&mesh, 3), links);
-    for host in 0..12 {
-        let more = mesh.hosts[host].published.len() - before[host];
+    for (host, before) in before.into_iter().enumerate() {
+        let more = mesh.hosts[host].published.len() - before;
         assert_eq!(more, usize::from(host == 3), "host {host}");
     }
     for node in &links {
