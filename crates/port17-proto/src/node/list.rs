@@ -200,10 +200,8 @@ impl Node {
         let seq = list.seq();
         let held = Held::new(list);
         self.params = held.list.params().clone();
-        self.bottlerack.set_rules(self.params.rack_rules());
         self.push(Output::Save(RecordKey::List, held.bytes.clone()));
         self.lists.held = Some(held);
-        self.trust_listed();
         let unusable = self.lists.unusable;
         self.lists.unusable = unusable.filter(|unusable| *unusable > seq);
         self.lists.offers.retain(|_, offer| offer.seq > seq);
@@ -229,7 +227,7 @@ impl Node {
         }
     }
 
-    /// LIST_SEQ, WANT_LIST or LIST on an admitted lane 1.
+    /// LIST_SEQ, WANT_LIST or LIST on an admitted lane 1. A client sends the first two alone.
     pub(super) fn handle_list_message(&mut self, lane: LaneId, peer: Peer, message: Message) {
         match message {
             Message::ListSeq(seq) => self.handle_list_seq(lane, peer, seq),

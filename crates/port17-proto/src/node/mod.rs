@@ -336,6 +336,8 @@ impl Node {
 
     /// A newer list is in force: who was not known before may be dialled now.
     fn list_changed(&mut self) {
+        self.trust_listed();
+        self.bottlerack.set_rules(self.params.rack_rules());
         self.dial_all_missing();
         self.links_changed();
         // Who is trusted no more is no guard any more.

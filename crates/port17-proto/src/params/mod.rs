@@ -339,6 +339,7 @@ impl Params {
             pool_prefix_percent: 50,
             guard_draw_wait: ms(200),
             hops: 3,
+            repair_interval: minutes(1),
             ..Self::DEFAULT
         }
     }
