@@ -177,11 +177,13 @@ impl Bottlerack {
         self.unknown = self.bottles.keys().filter(|node| !self.trusted.contains(node)).count();
     }
 
-    /// This node is trusted too: the operator named it.
-    pub fn trust_also(&mut self, node: NodeId) {
-        if self.trusted.insert(node) && self.bottles.contains_key(&node) {
+    /// This node is trusted too: the operator named it. False if it was before.
+    pub fn trust_also(&mut self, node: NodeId) -> bool {
+        let is_new = self.trusted.insert(node);
+        if is_new && self.bottles.contains_key(&node) {
             self.unknown -= 1;
         }
+        is_new
     }
 
     /// How far a node is believed at `now_ms`, Unix milliseconds.

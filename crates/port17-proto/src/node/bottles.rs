@@ -66,8 +66,9 @@ impl Node {
         if node == self.id {
             return self.meet_own_bottle(bottle.seq());
         }
-        if from == Source::Directory && self.network.is_none() {
-            self.bottlerack.trust_also(node);
+        if from == Source::Directory && self.network.is_none() && self.bottlerack.trust_also(node) {
+            // Its Bottle may be here already, by gossip.
+            self.push(Output::BottlerackChanged(node));
         }
         if self.is_farewelled(node, from) {
             return self.refuse_again(short_id);

@@ -590,7 +590,9 @@ impl Node {
         if let Some(own) = self.gossip.own.as_ref().filter(|own| own.short_id == *id) {
             return Some(own.envelope.clone());
         }
-        self.bottlerack.by_short_id(id).map(|bottle| bottle.envelope().to_vec())
+        let bottle = self.bottlerack.by_short_id(id)?;
+        // Nobody would take an expired one.
+        (bottle.expires_ms() > self.now.unix_ms).then(|| bottle.envelope().to_vec())
     }
 
     // ---- Announcing ----

@@ -11,7 +11,7 @@ use port17_proto::node::io::Input;
 use port17_proto::params::Params;
 use port17_proto::wire::registry::Scope;
 
-use super::mesh::{Mesh, Plan, START_UNIX_MS, id_of};
+use super::mesh::{Disk, Mesh, Plan, START_UNIX_MS, id_of};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -108,6 +108,43 @@ fn a_chain_of_six_learns_all_bottles() {
     for host in &mesh.hosts {
         assert_eq!(host.count("bottle-refused") + host.count("out-of-place") + host.count("malformed"), 0);
     }
+}
+
+#[test]
+fn a_node_dials_nobody_before_its_first_bottle_is_out() {
+    let mut mesh = chain(3);
+    mesh.run_until(3 * SECOND, "all known", all_known);
+    for host in 0..3 {
+        mesh.kill(host);
+        mesh.hosts[host].dials.clear();
+        mesh.hosts[host].disk = Disk::Hangs;
+        mesh.restart(host, chain_plan(host as u64, 3));
+    }
+    mesh.run_for(5 * SECOND);
+    assert!(mesh.hosts.iter().all(|host| host.dials.is_empty()));
+    // One that was dialled meanwhile says its first word when it has one.
+    mesh.kill(1);
+    mesh.hosts[1].disk = Disk::Works;
+    mesh.restart(1, chain_plan(1, 3));
+    mesh.run_for(SECOND);
+    let drawn: Vec<Seq> = [0, 2].map(|host| mesh.hosts[host].last_drawn.unwrap()).into();
+    for (host, seq) in [0, 2].into_iter().zip(drawn) {
+        mesh.hosts[host].disk = Disk::Works;
+        mesh.hosts[host].stored = Some(seq);
+        mesh.input(host, Input::SeqStored(seq));
+    }
+    mesh.run_until(3 * SECOND, "all known", all_known);
+}
+
+#[test]
+fn trust_is_the_operators_word_where_there_is_no_network() {
+    let mut mesh = chain(3);
+    mesh.run_until(3 * SECOND, "all known", all_known);
+    let trust = |mesh: &Mesh, node: NodeId| mesh.hosts[0].node.as_ref().unwrap().trust(&node);
+    assert_eq!((trust(&mesh, id_of(2)), trust(&mesh, id_of(3))), (Trust::Trusted, Trust::Unknown));
+    let bottle = mesh.hosts[2].bottle_bytes.clone();
+    mesh.input(0, Input::Bottle(bottle));
+    assert_eq!(trust(&mesh, id_of(3)), Trust::Trusted);
 }
 
 #[test]

@@ -41,6 +41,8 @@ pub struct Host {
     pub addresses: Vec<SocketAddr>,
     pub disk: Disk,
     pub stored: Option<Seq>,
+    /// The last that it was told to store.
+    pub last_drawn: Option<Seq>,
     pub published: Vec<(Duration, VerifiedBottle)>,
     pub bottle_bytes: Vec<u8>,
     pub links: BTreeMap<Peer, Vec<LaneId>>,
@@ -305,6 +307,7 @@ impl Mesh {
             addresses,
             disk: Disk::Works,
             stored: None,
+            last_drawn: None,
             published: vec![],
             bottle_bytes: vec![],
             links: BTreeMap::new(),
@@ -470,14 +473,17 @@ impl Mesh {
             Output::LinkDown { peer } => {
                 self.hosts[host].links.remove(&peer).expect("only a link that was up goes down");
             }
-            Output::StoreSeq(seq) => match self.hosts[host].disk {
-                Disk::Works => {
-                    self.hosts[host].stored = Some(seq);
-                    self.later(host, Event::Input(Input::SeqStored(seq)));
+            Output::StoreSeq(seq) => {
+                self.hosts[host].last_drawn = Some(seq);
+                match self.hosts[host].disk {
+                    Disk::Works => {
+                        self.hosts[host].stored = Some(seq);
+                        self.later(host, Event::Input(Input::SeqStored(seq)));
+                    }
+                    Disk::Fails => self.later(host, Event::Input(Input::SeqNotStored(seq))),
+                    Disk::Hangs => {}
                 }
-                Disk::Fails => self.later(host, Event::Input(Input::SeqNotStored(seq))),
-                Disk::Hangs => {}
-            },
+            }
             Output::PublishBottle { seq, bytes } => self.publish(host, seq, bytes),
             Output::NewCircuitKey(key) => assert!(self.hosts[host].keys.insert(key.id())),
             Output::EraseCircuitKey(key) => assert!(self.hosts[host].keys.remove(&key)),
