@@ -601,6 +601,9 @@ danger_min_hops = 1
         assert_eq!(config.bottles, Path::new("/etc/port17/bottles"), "relative to the file");
         assert_eq!(config.control, Path::new("/srv/one/control.sock"), "a moved state moves its socket");
         assert_eq!(config.node.addresses, config.node.listen);
+        assert_eq!(config.neighbours, Some(vec![NodeId([0; 32])]));
+        assert_eq!(parse("").unwrap().neighbours, None, "the node decides");
+        assert_eq!(parse("neighbours = []").unwrap().neighbours, Some(vec![]));
         assert_eq!(config.exit.as_ref().unwrap().hosts["origin.demo"].to_string(), "127.0.0.1");
         assert_eq!(config.client.guard, Some(NodeId([0; 32])));
         assert_eq!(parse(&config.to_toml()).unwrap(), config);

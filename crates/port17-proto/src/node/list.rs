@@ -227,7 +227,7 @@ impl Node {
         }
     }
 
-    /// LIST_SEQ, WANT_LIST or LIST on an admitted lane 1.
+    /// LIST_SEQ, WANT_LIST or LIST on an admitted lane 1. A client sends the first two alone.
     pub(super) fn handle_list_message(&mut self, lane: LaneId, peer: Peer, message: Message) {
         match message {
             Message::ListSeq(seq) => self.handle_list_seq(lane, peer, seq),

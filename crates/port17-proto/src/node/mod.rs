@@ -4,8 +4,9 @@
 //! are in one timer table. A node and a client run the same engine with another [`Role`](config::Role).
 //!
 //! What it decides in this version (spec 10): the node's own Bottle (`own`) and circuit keys (`keys`), what becomes of Bottles that
-//! come in, which links are made and by whom (`links`), and what is said on their lanes beside circuits (`lanes`). Circuits
-//! themselves never pass through here.
+//! come in, which links are made and by whom (`links`), which of them a node wants (`choose`) and which stand in its Bottle
+//! (`publish`), who a client's guards are (`guard`), and what is said on their lanes beside circuits (`lanes`). Circuits themselves
+//! never pass through here.
 //!
 //! Invariants: the wall clock as the engine sees it never runs backwards; a Bottle is published only after its sequence number is
 //! stored; a lane carries circuits only between [`Output::AdmitLane`] and its end; whatever a peer sends costs at most its lane.

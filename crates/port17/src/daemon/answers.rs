@@ -137,15 +137,6 @@ fn no_client() -> Refusal {
     Refusal::new(RefusalCode::NotAClient, why)
 }
 
-fn role(role: navigator::HopRole) -> HopRole {
-    match role {
-        navigator::HopRole::Guard => HopRole::Guard,
-        navigator::HopRole::Pinned => HopRole::Pinned,
-        navigator::HopRole::Middle => HopRole::Middle,
-        navigator::HopRole::Exit => HopRole::Exit,
-    }
-}
-
 fn trust(trust: bottlerack::Trust) -> Trust {
     match trust {
         bottlerack::Trust::Trusted => Trust::Trusted,

@@ -250,7 +250,6 @@ async fn client(
     let sources = Sources { membership, reloading, config };
     let driver =
         Driver::new(node, Arc::clone(&plane), (inputs, engine), link_key, forked, files, sources, Arc::clone(&report), view);
-    let hops = usize::try_from(hops).unwrap_or(0);
     let options = TunnelOptions { hops, spares, diversity: params.diversity, pin_hop2: params.pin_hop2 };
     let tunnel = Tunnel::new(Arc::clone(&plane), options, view_seen, driver.first_hops(), entropy.fork());
 
@@ -270,7 +269,7 @@ async fn client(
 }
 
 /// Hops of a client's routes.
-fn hops(config: &Config, params: &Params) -> Result<u32, DaemonError> {
+fn hops(config: &Config, params: &Params) -> Result<usize, DaemonError> {
     let hops = config.client.hops.map_or(params.hops, u32::from);
     let least = params.danger_min_hops.min(u32::from(config.client.danger_min_hops));
     if hops < least {
