@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A privacy mesh network.
 #[derive(Debug, Parser)]
-#[command(name = "port17", version, about, after_help = EXIT_CODES)]
+#[command(name = "port17", version, after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
     /// The configuration file
     #[arg(long, global = true, value_name = "FILE")]

@@ -48,8 +48,11 @@ pub(crate) fn run(settings: &Settings, output: Output) -> Result<(), Failure> {
     findings.extend([keys(&config), state(&config), bottles(&config)]);
     findings.extend(config.network.as_deref().map(network));
     // One file serves one daemon: the one that runs, else a node where it has neighbours.
-    let role =
-        running.as_ref().map_or(if config.neighbours.is_empty() { Role::Client } else { Role::Node }, |status| status.role);
+    let role = running
+        .as_ref()
+        .map_or(if config.neighbours.as_ref().is_none_or(Vec::is_empty) { Role::Client } else { Role::Node }, |status| {
+            status.role
+        });
     match role {
         Role::Node => {
             findings.extend(config.node.listen.iter().map(|address| port("listen", *address, running.as_ref(), Role::Node)));
@@ -141,8 +144,11 @@ fn bottles(config: &Config) -> Finding {
         let problem = format!("{} of {} files: {}", bad.len(), files.len(), bad.join("; "));
         return Finding::bad("bottles", Failure::new(Kind::Configuration, problem));
     }
-    let known = config.neighbours.iter().filter(|node| good.contains(node)).count();
-    let text = format!("{path}: {} valid; {known} of {} neighbours are among them", good.len(), config.neighbours.len());
+    let mut text = format!("{path}: {} valid", good.len());
+    if let Some(neighbours) = &config.neighbours {
+        let known = neighbours.iter().filter(|node| good.contains(node)).count();
+        text += &format!("; {known} of {} neighbours are among them", neighbours.len());
+    }
     Finding::ok("bottles", text)
 }
 

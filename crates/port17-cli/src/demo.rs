@@ -304,7 +304,8 @@ async fn missing(member: &Member) -> Option<String> {
         Err(error) => Some(error.to_string()),
         Ok(Status { waiting_for: Some(waiting), .. }) => Some(waiting),
         Ok(status) => {
-            let (up, wanted) = (status.links.iter().filter(|link| link.up).count(), member.config.neighbours.len());
+            let (up, wanted) =
+                (status.links.iter().filter(|link| link.up).count(), member.config.neighbours.as_ref().map_or(0, Vec::len));
             (up < wanted).then(|| format!("{up} of {wanted} links are up"))
         }
     }

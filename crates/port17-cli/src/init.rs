@@ -221,8 +221,8 @@ const TEMPLATE: &str = r#"# Port17. Everything may be left out; what is commente
 # danger_proxy_listen = false
 # The first hop, by NodeID; default: one is drawn.
 # guard = ""
-# Hops of a route, 1 to 6.
-# hops = 3
+# Hops of a route, 1 to 6; default: what the network asks for.
+# hops = 4
 # The fewest hops allowed. Fewer than 3 hide little.
 # danger_min_hops = 3
 "#;

@@ -52,7 +52,9 @@ fn describe(map: &MeshMap) -> String {
     if !map.nodes.is_empty() {
         table.push(["NODE", "TRUST", "ADDRESSES", "EXIT", "BOTTLE", "LINKS"]);
     }
-    map.nodes.iter().for_each(|node| table.push(row(node, map.own.as_deref(), &neighbours, &names)));
+    let mut nodes: Vec<&MapNode> = map.nodes.iter().collect();
+    nodes.sort_by_key(|node| node.node.text());
+    nodes.iter().for_each(|node| table.push(row(node, map.own.as_deref(), &neighbours, &names)));
     let exits = map.nodes.iter().filter(|node| node.exit_policy.is_some()).count() as u64;
     let totals = [
         counted(map.nodes.len() as u64, "node"),
@@ -139,7 +141,7 @@ mod tests {
         exit.exit_policy = Some("accept tcp *:443".into());
         let mut hidden = node("dd", "dave~d");
         (hidden.addresses, hidden.trust) = (Vec::new(), Trust::Unknown);
-        let nodes = vec![node("aa", "alice~a"), node("bb", "bob~b"), exit, hidden];
+        let nodes = vec![node("bb", "bob~b"), node("aa", "alice~a"), exit, hidden];
         MeshMap { own: Some("aa".into()), nodes, links: vec![link("aa", "bb"), link("bb", "cc")] }
     }
 

@@ -31,7 +31,15 @@ fn describe(status: &Status, now_s: u64) -> String {
         facts.push(["list", &network.list.as_ref().map_or("none yet".to_owned(), |list| list_line(list, now_s))]);
         network.sources.iter().for_each(|source| facts.push(["source", &source_line(source)]));
     }
-    facts.push(["map", &format!("{}, {} trusted", counted(status.known, "node"), status.trusted)]);
+    facts.push([
+        "map",
+        &format!(
+            "{}; {} known, {} of them trusted",
+            counted(status.map_nodes, "node"),
+            counted(status.known, "other"),
+            status.trusted
+        ),
+    ]);
     if let Some(bottle) = &status.bottle {
         let withdrawn = if bottle.withdrawn > 0 {
             format!(", without {} that are down", counted(bottle.withdrawn, "link"))
@@ -97,7 +105,7 @@ pub(crate) fn summary(status: &Status) -> String {
         Role::Node => status.circuits,
     };
     let rest = missing(status).map_or(String::new(), |missing| format!("; still waits for {missing}"));
-    format!("{who}: ready; {link}, map of {}, {}{rest}", counted(status.known, "node"), counted(circuits, "circuit"))
+    format!("{who}: ready; {link}, map of {}, {}{rest}", counted(status.map_nodes, "node"), counted(circuits, "circuit"))
 }
 
 /// What is missing; for a first list, what came of asking for it.
@@ -178,7 +186,7 @@ mod tests {
     }
 
     fn ready(role: Role) -> Status {
-        Status { ready: true, waiting_for: None, known: 3, trusted: 2, ..Status::of(role) }
+        Status { ready: true, waiting_for: None, map_nodes: 3, known: 2, trusted: 1, ..Status::of(role) }
     }
 
     #[test]
@@ -218,6 +226,7 @@ mod tests {
             since_s: 1,
             lanes: 2,
             rtt_us: None,
+            dialled: true,
             published: None,
             waiting_for: None,
             redial_in_s: None,
@@ -237,6 +246,7 @@ mod tests {
             since_s: 70,
             lanes: 0,
             rtt_us: Some(1234),
+            dialled: true,
             published: Some(Published { here: true, there: false }),
             waiting_for: Some("refused".into()),
             redial_in_s: Some(5),
@@ -252,7 +262,7 @@ mod tests {
         let text = describe(&status, 1_086_400);
         for line in [
             "list        seq 7, 3 nodes, signed 1 d ago, expires in 10 d 13 h\n",
-            "map         3 nodes, 2 trusted\n",
+            "map         3 nodes; 2 others known, 1 of them trusted\n",
             "Bottle      seq 9, published 1 h ago, without 1 link that are down\n",
             "store       /s: no space left; 2 records wait\n",
             "alice~abcdefghijklm  down 1 min 10 s  0      1.2 ms      here only  refused; again in 5 s\n",

@@ -31,6 +31,17 @@ pub struct Equivocation {
     pub found_ms: u64,
 }
 
+/// How far a node is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Trust {
+    /// In the signed list in force, or put there by the operator.
+    Trusted,
+    /// Anybody: a middle hop and nothing else.
+    Unknown,
+    /// Caught at signing two truths: no route, no link, no guard.
+    Distrusted,
+}
+
 /// What became of a Bottle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Insert {

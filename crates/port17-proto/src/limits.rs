@@ -53,6 +53,8 @@ pub const LANE_CIRCUITS: usize = 65_536;
 pub const UNADMITTED_LANES: usize = 256;
 /// Client links of one node: with two lanes each a few thousand sockets.
 pub const CLIENT_LINKS: usize = 4096;
+/// Nodes that took a published link back, whose links stay out of the own Bottle for a while: some times as many as are links at once.
+pub const RESTING_LINKS: usize = 8 * LINKS;
 /// Neighbours in a configuration: as many links as a Bottle lists.
 pub const NEIGHBOURS: usize = LINKS;
 
@@ -146,6 +148,8 @@ pub const EXIT_LOOKUPS: usize = 256;
 pub const ROUTE_TRIES: usize = 256;
 /// Steps of that search: some ten milliseconds.
 pub const ROUTE_STEPS: usize = 500_000;
+/// Nodes that are kept to stand behind one guard: with more, one of them is soon the adversary's.
+pub const HOP2_CANDIDATES: usize = 3;
 
 // ---- Before a lane is there ----
 

@@ -66,7 +66,7 @@ impl Plan {
         let ids: Vec<NodeId> = members.iter().filter_map(|member| member.node).collect();
         for member in &mut members {
             // Fully meshed: everyone but itself.
-            member.config.neighbours = ids.iter().copied().filter(|id| Some(*id) != member.node).collect();
+            member.config.neighbours = Some(ids.iter().copied().filter(|id| Some(*id) != member.node).collect());
         }
         let mut client = client(root.path(), socks, hops)?;
         if hops == 1 {
@@ -142,7 +142,7 @@ fn is_exit(number: u8, nodes: u8) -> bool {
 fn client(root: &Path, socks: SocketAddr, hops: u8) -> Result<Member, Failure> {
     let mut member = member(root, "client".to_owned(), Role::Client)?;
     member.config.client.proxy = socks;
-    member.config.client.hops = hops;
+    member.config.client.hops = Some(hops);
     member.config.client.danger_min_hops = hops.min(SAFE_HOPS);
     Ok(member)
 }
@@ -174,12 +174,13 @@ mod tests {
         assert_eq!(plan.members.len(), 7);
         let (client, nodes) = plan.members.split_last().unwrap();
         for node in nodes {
-            assert_eq!(node.config.neighbours.len(), 5);
-            assert!(!node.config.neighbours.contains(&node.node.unwrap()));
+            let neighbours = node.config.neighbours.as_ref().unwrap();
+            assert_eq!(neighbours.len(), 5);
+            assert!(!neighbours.contains(&node.node.unwrap()));
         }
         assert_eq!(nodes.iter().filter(|node| node.is_exit()).count(), 2);
-        assert_eq!((client.role, client.config.client.hops, client.config.client.danger_min_hops), (Role::Client, 3, 3));
-        assert!(client.config.neighbours.is_empty() && !client.is_exit());
+        assert_eq!((client.role, client.config.client.hops, client.config.client.danger_min_hops), (Role::Client, Some(3), 3));
+        assert!(client.config.neighbours.is_none() && !client.is_exit());
     }
 
     #[test]

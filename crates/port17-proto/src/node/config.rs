@@ -61,8 +61,8 @@ pub struct NodeSetup {
     pub flags: Flags,
     /// Name and version of the software.
     pub software: String,
-    /// The nodes it keeps links to.
-    pub neighbours: Vec<NodeId>,
+    /// The nodes it keeps links to, these and no others; none: it decides itself (spec 10, 2).
+    pub neighbours: Option<Vec<NodeId>>,
     /// Whether clients may use it as their guard.
     pub accept_clients: bool,
     /// Which library makes its circuit keys.
@@ -119,11 +119,12 @@ impl Config {
 
 impl NodeSetup {
     fn validate(&self, params: &Params) -> Result<(), ConfigError> {
-        if self.neighbours.len() > NEIGHBOURS {
+        let neighbours = self.neighbours.as_deref().unwrap_or_default();
+        if neighbours.len() > NEIGHBOURS {
             return Err(ConfigError::Neighbours);
         }
-        let different: BTreeSet<_> = self.neighbours.iter().chain([&self.identity.node_id()]).copied().collect();
-        if different.len() != self.neighbours.len() + 1 {
+        let different: BTreeSet<_> = neighbours.iter().chain([&self.identity.node_id()]).copied().collect();
+        if different.len() != neighbours.len() + 1 {
             return Err(ConfigError::NeighbourTwice);
         }
         if !is_printable(&self.group, GROUP_CHARS) {

@@ -7,6 +7,10 @@ use crate::wire::message::Message;
 impl Node {
     /// A message of the stream on an admitted lane 1.
     pub(super) fn handle_stream(&mut self, lane: LaneId, peer: Peer, message: Message) {
-        self.handle_list_message(lane, peer, message);
+        match message {
+            Message::Publish => self.handle_publish(lane, peer, true),
+            Message::Unpublish => self.handle_publish(lane, peer, false),
+            message => self.handle_list_message(lane, peer, message),
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::guard::GuardSet;
 use super::record::RecordKey;
 use crate::bottle::Seq;
 use crate::circuit::keyring::{CircuitKey, KeyId};
@@ -160,8 +161,10 @@ pub enum Reason {
     CircuitKey,
     /// A link's loss is to be published.
     LinkLoss,
-    /// The guard is to be drawn.
+    /// A guard is to be drawn, or another one to be used.
     Guard,
+    /// Links are to be chosen or published.
+    Link,
     /// A dial may have failed or is to be tried again.
     Dial,
     /// A handshake may be late.
@@ -260,8 +263,8 @@ pub enum Output {
     EraseCircuitKey(KeyId),
     /// The Bottlerack has a new Bottle of this node, or dropped its last: maps are to be made anew.
     BottlerackChanged(NodeId),
-    /// The client's guard is chosen.
-    Guard(NodeId),
+    /// The client's guards, which of them is used, or what is pinned with one has changed.
+    Guards(GuardSet),
     /// A newer signed list is in force; its record was given out before. The engine goes by its parameters from now on.
     ListAccepted {
         /// Its sequence number.
@@ -300,9 +303,9 @@ impl fmt::Debug for Output {
             Self::NewCircuitKey(key) => write!(f, "NewCircuitKey({:?})", key.id()),
             Self::EraseCircuitKey(key) => write!(f, "EraseCircuitKey({key:?})"),
             Self::BottlerackChanged(node) => write!(f, "BottlerackChanged({node:?})"),
+            Self::Guards(set) => write!(f, "Guards({set:?})"),
             Self::ListAccepted { seq } => write!(f, "ListAccepted({seq})"),
             Self::ListRefused(why) => write!(f, "ListRefused({why})"),
-            Self::Guard(node) => write!(f, "Guard({node:?})"),
             Self::Counted(what) => write!(f, "Counted({what:?})"),
             Self::Stopped => f.write_str("Stopped"),
             Self::Wait { until, reason } => write!(f, "Wait({until:?}, {reason:?})"),
@@ -351,6 +354,8 @@ pub enum Counted {
     ClientRefused,
     /// No place for another client, in all or from its address.
     ClientsFull,
+    /// No place for another node's link.
+    LinksFull,
     /// No place for another lane before HELLO.
     UnadmittedFull,
     /// No protocol version in common.
@@ -388,6 +393,7 @@ impl Counted {
             Self::Duplicate => "duplicate",
             Self::ClientRefused => "client-refused",
             Self::ClientsFull => "clients-full",
+            Self::LinksFull => "links-full",
             Self::UnadmittedFull => "unadmitted-full",
             Self::Version => "version",
             Self::Malformed => "malformed",

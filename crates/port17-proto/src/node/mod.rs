@@ -10,32 +10,39 @@
 //! Invariants: the wall clock as the engine sees it never runs backwards; a Bottle is published only after its sequence number is
 //! stored; a lane carries circuits only between [`Output::AdmitLane`] and its end; whatever a peer sends costs at most its lane.
 
+mod choose;
 pub mod config;
 mod gossip;
+pub mod guard;
 pub mod io;
 mod keys;
 mod lanes;
 mod links;
 mod list;
 mod own;
+mod publish;
 pub mod record;
 pub mod status;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use choose::Choice;
 use config::{Config, ConfigError, Role};
+use guard::Guards;
 use io::{Counted, DialId, Input, LaneId, Output, Reason};
 use keys::CircuitKeys;
 use lanes::{Closing, Lanes};
-use links::{Contact, Links};
+use links::{Contact, Keep, Links};
 use list::Lists;
 use own::Own;
+use record::RecordKey;
 
-use crate::bottle::{Address, UnverifiedBottle};
-use crate::bottlerack::{Bottlerack, Insert};
+use crate::bottle::{Address, UnverifiedBottle, VerifiedBottle};
+use crate::bottlerack::{Bottlerack, Insert, Trust};
 use crate::crypto::Entropy;
 use crate::ids::{NetworkId, NodeId};
+use crate::navigator::Map;
 use crate::network::Definition;
 use crate::params::Params;
 use crate::timers::{Time, Timers};
@@ -48,7 +55,16 @@ enum TimerKey {
     Publish,
     Losses,
     CircuitKeys,
+    Choose,
+    ChooseSoon,
+    PublishLink(NodeId),
+    Anchors,
     Guard,
+    Patience,
+    GuardReturn,
+    GuardClose,
+    GuardReview,
+    Pins,
     Bottlerack,
     List,
     Handshake(LaneId),
@@ -64,7 +80,8 @@ impl TimerKey {
             Self::Publish => Reason::Bottle,
             Self::Losses => Reason::LinkLoss,
             Self::CircuitKeys => Reason::CircuitKey,
-            Self::Guard => Reason::Guard,
+            Self::Choose | Self::ChooseSoon | Self::PublishLink(_) | Self::Anchors => Reason::Link,
+            Self::Guard | Self::Patience | Self::GuardReturn | Self::GuardClose | Self::GuardReview | Self::Pins => Reason::Guard,
             Self::Bottlerack => Reason::Bottlerack,
             Self::List => Reason::List,
             Self::Handshake(_) => Reason::Handshake,
@@ -80,11 +97,12 @@ const BOTTLERACK_SWEEP: Duration = Duration::from_secs(3600);
 /// What only a node has, or only a client.
 enum Part {
     Node(Box<NodePart>),
-    Client { guard: Option<NodeId> },
+    Client(Box<Guards>),
 }
 
 struct NodePart {
     own: Own,
+    choice: Choice,
     keys: CircuitKeys,
     accept_clients: bool,
 }
@@ -120,16 +138,28 @@ impl Node {
             config.params = list.params().clone();
         }
         config.validate()?;
-        let Config { role, params, network, stored: _, mut entropy } = config;
+        let Config { role, params, network, stored, entropy } = config;
+        let mut entropy = entropy;
+        let record =
+            |wanted| stored.iter().find(|(key, _)| *key == wanted).map(|(_, bytes)| bytes.as_slice()).unwrap_or_default();
+        let anchors = publish::read_anchors(record(RecordKey::Anchors));
         let (id, part, neighbours) = match role {
             Role::Node(setup) => {
-                let (id, neighbours, accept_clients) = (setup.identity.node_id(), setup.neighbours.clone(), setup.accept_clients);
+                let (id, neighbours, accept_clients) =
+                    (setup.identity.node_id(), setup.neighbours.clone().unwrap_or_default(), setup.accept_clients);
                 let keys = CircuitKeys::new(setup.kem);
-                (id, Part::Node(Box::new(NodePart { own: Own::new(setup, now), keys, accept_clients })), neighbours)
+                (
+                    id,
+                    Part::Node(Box::new(NodePart { own: Own::new(setup, now), choice: Choice::default(), keys, accept_clients })),
+                    neighbours,
+                )
             }
             Role::Client(setup) => {
-                let neighbours = setup.guard.into_iter().collect();
-                (NodeId(entropy.bytes()), Part::Client { guard: setup.guard }, neighbours)
+                let mut guards = Guards::new(setup.guard);
+                if network.is_some() {
+                    guards.restore(record(RecordKey::Guards));
+                }
+                (NodeId(entropy.bytes()), Part::Client(Box::new(guards)), Vec::new())
             }
         };
         let mut node = Self {
@@ -149,7 +179,10 @@ impl Node {
             stopping: false,
         };
         for neighbour in neighbours {
-            node.links.keep(neighbour, now.mono);
+            node.links.keep(neighbour, Keep::Fixed, now.mono);
+        }
+        if node.decides() {
+            node.take_anchors(anchors);
         }
         node.timers.set(TimerKey::Bottlerack, now.mono + BOTTLERACK_SWEEP);
         if let Some(why) = bad_list {
@@ -164,9 +197,9 @@ impl Node {
             Part::Node(_) => {
                 self.turn_circuit_keys();
                 self.plan_losses();
+                self.review_links();
             }
-            Part::Client { guard: Some(guard) } => self.push(Output::Guard(*guard)),
-            Part::Client { guard: None } => {}
+            Part::Client(_) => self.begin_guards(),
         }
         self.fire_timers();
     }
@@ -227,11 +260,11 @@ impl Node {
         &self.params
     }
 
-    /// A client's guard, once there is one.
+    /// The guard that a client's new circuits begin at, once there is one.
     pub fn guard(&self) -> Option<NodeId> {
         match &self.part {
             Part::Node(_) => None,
-            Part::Client { guard } => *guard,
+            Part::Client(guards) => guards.active(),
         }
     }
 
@@ -247,7 +280,16 @@ impl Node {
                 TimerKey::Publish => self.publish(),
                 TimerKey::Losses => self.publish_losses(),
                 TimerKey::CircuitKeys => self.turn_circuit_keys(),
-                TimerKey::Guard => self.draw_guard(),
+                TimerKey::Choose => self.review_links(),
+                TimerKey::ChooseSoon => self.choose_links(),
+                TimerKey::PublishLink(node) => self.publish_link(node),
+                TimerKey::Anchors => self.save_anchors(),
+                TimerKey::Guard => self.draw_guards(),
+                TimerKey::Patience => self.lose_patience(),
+                TimerKey::GuardReturn => self.return_to_primary(),
+                TimerKey::GuardClose => self.close_backup(),
+                TimerKey::GuardReview => self.review_guards(),
+                TimerKey::Pins => self.review_pins(),
                 TimerKey::Bottlerack => self.sweep_bottlerack(),
                 TimerKey::List => self.handle_list_timeout(),
                 TimerKey::Handshake(lane) => self.handle_handshake_timeout(lane),
@@ -298,9 +340,8 @@ impl Node {
 
     fn bottle_stored(&mut self, node: NodeId) {
         self.push(Output::BottlerackChanged(node));
-        if matches!(self.part, Part::Client { guard: None }) && self.timers.at(TimerKey::Guard).is_none() {
-            self.timers.set(TimerKey::Guard, self.now.mono + self.params.guard_draw_wait);
-        }
+        self.guard_news(node);
+        self.links_changed();
         self.dial_missing(node);
     }
 
@@ -317,9 +358,10 @@ impl Node {
         for node in kept {
             self.dial_missing(node);
         }
-        if matches!(self.part, Part::Client { guard: None }) && self.timers.at(TimerKey::Guard).is_none() {
-            self.timers.set(TimerKey::Guard, self.now.mono + self.params.guard_draw_wait);
-        }
+        self.links_changed();
+        // Who is trusted no more is no guard any more.
+        self.review_guards();
+        self.guard_news_all();
     }
 
     /// How a node can be reached, none without its Bottle: the newest of what came and what the list names.
@@ -336,32 +378,50 @@ impl Node {
         address.lane_type() == Some(LaneType::TlsTcp) && (self.params.loopback_allowed || !ip.is_loopback())
     }
 
-    // ---- A client's guard (spec 10, 4) ----
+    // ---- What is known of nodes (spec 12) ----
 
-    fn draw_guard(&mut self) {
-        let candidates: Vec<NodeId> = self.guard_candidates();
-        let Some(drawn) = self.entropy.pick(&candidates).copied() else { return };
-        self.part = Part::Client { guard: Some(drawn) };
-        self.links.keep(drawn, self.now.mono);
-        self.push(Output::Guard(drawn));
-        self.dial_missing(drawn);
+    /// What a node may be used for.
+    pub fn trust(&self, node: &NodeId) -> Trust {
+        if self.bottlerack.equivocation(node).is_some() {
+            return Trust::Distrusted;
+        }
+        let vouched = if self.network.is_some() { self.is_listed(node) } else { self.bottlerack.get(node).is_some() };
+        if vouched { Trust::Trusted } else { Trust::Unknown }
     }
 
-    /// Nodes that can be dialled and whose Bottle has not expired; those that list a link before those that list none.
-    fn guard_candidates(&self) -> Vec<NodeId> {
-        let reachable = |node: &NodeId| self.contact(*node).is_some_and(|it| !it.addresses.is_empty() && !it.keys.is_empty());
-        let all: Vec<(NodeId, bool)> = (self.bottlerack.iter().map(|stored| &stored.bottle))
-            .filter(|bottle| bottle.expires_ms() > self.now.unix_ms && reachable(&bottle.node_id()))
-            .map(|bottle| (bottle.node_id(), !bottle.content().links.is_empty()))
-            .collect();
-        let linked: Vec<NodeId> = all.iter().filter(|(_, linked)| *linked).map(|(node, _)| *node).collect();
-        if linked.is_empty() { all.into_iter().map(|(node, _)| node).collect() } else { linked }
+    /// Nodes whose Bottle is held or listed, this one left out.
+    fn known_nodes(&self) -> Vec<NodeId> {
+        let held = self.bottlerack.iter().map(|stored| stored.bottle.node_id());
+        held.chain(self.listed_alone()).filter(|node| *node != self.id).collect()
+    }
+
+    /// How many those are.
+    fn known_count(&self) -> usize {
+        self.bottlerack.len() + self.listed_alone().filter(|node| *node != self.id).count()
+    }
+
+    /// Nodes of the list whose Bottle has not come.
+    fn listed_alone(&self) -> impl Iterator<Item = NodeId> {
+        self.listed().iter().map(VerifiedBottle::node_id).filter(|node| self.bottlerack.get(node).is_none())
+    }
+
+    /// The best that is known of a node, for whom it belongs to: never a hop.
+    fn known_bottle(&self, node: &NodeId) -> Option<&VerifiedBottle> {
+        let stored = self.bottlerack.get(node).map(|stored| &stored.bottle);
+        stored.or_else(|| self.list().and_then(|list| list.node(node)))
+    }
+
+    /// The links that both ends list.
+    fn map(&self) -> Map {
+        let margin_ms = u64::try_from(self.params.circuit_key_margin.as_millis()).unwrap_or(u64::MAX);
+        let bottles = self.bottlerack.iter().map(|stored| &stored.bottle);
+        Map::build(bottles.map(|bottle| (bottle, self.trust(&bottle.node_id()))), margin_ms)
     }
 
     // ---- Small things ----
 
     fn is_client(&self) -> bool {
-        matches!(self.part, Part::Client { .. })
+        matches!(self.part, Part::Client(_))
     }
 
     fn accepts_clients(&self) -> bool {
@@ -388,16 +448,16 @@ impl Node {
     }
 
     fn link_came_up(&mut self, node: NodeId) {
-        if let Part::Node(part) = &mut self.part
-            && part.own.relist(node)
-        {
-            self.want_bottle();
-        }
+        self.plan_publish(node);
+        self.plan_losses();
+        self.guard_came_up(node);
     }
 
-    fn link_went_down(&mut self, _: NodeId) {
-        if matches!(self.part, Part::Node(_)) {
-            self.plan_losses();
-        }
+    fn link_went_down(&mut self, node: NodeId) {
+        self.timers.cancel(TimerKey::PublishLink(node));
+        self.plan_losses();
+        self.tidy_link(node);
+        self.links_changed();
+        self.guard_went_down(node);
     }
 }

@@ -6,6 +6,7 @@ use super::io::Peer;
 use super::lanes::Stage;
 use super::{Node, Part, TimerKey};
 use crate::bottle::Seq;
+use crate::bottlerack::Trust;
 use crate::ids::NodeId;
 use crate::portname::PortName;
 use crate::wire::message::LaneSlot;
@@ -33,6 +34,12 @@ pub struct NodeStatus {
     pub clients: usize,
     /// Bottles in the Bottlerack.
     pub bottles: usize,
+    /// Other nodes of which it knows a Bottle or a place in the list.
+    pub known: usize,
+    /// Those of them that are trusted.
+    pub trusted: usize,
+    /// Links that it wants in all; none for a client, and where the configuration says which.
+    pub degree: Option<usize>,
     /// What is missing, in words; none when all is well.
     pub waits_for: Option<String>,
     /// What was refused or went wrong, by name, in the order of the names' list.
@@ -93,6 +100,12 @@ pub struct LinkStatus {
     pub why: Option<String>,
     /// When it is dialled again, from now.
     pub redial_in: Option<Duration>,
+    /// This side dialled it.
+    pub dialled: bool,
+    /// This side wants it in the map.
+    pub published_here: bool,
+    /// The peer wants it in the map.
+    pub published_there: bool,
 }
 
 /// A lane of a link.
@@ -112,11 +125,11 @@ impl Node {
                 let bottle = part.own.published.map(|it| BottleStatus {
                     seq: it.seq,
                     age: self.now.mono.saturating_sub(it.at),
-                    withdrawn: part.own.withdrawn.len(),
+                    withdrawn: self.links.nodes().filter(|(node, _)| !part.own.listed.contains(node)).count(),
                 });
                 (bottle, part.keys.len(), Some(PortName::of(part.own.setup.label.clone(), &self.id)))
             }
-            Part::Client { .. } => (None, 0, None),
+            Part::Client(_) => (None, 0, None),
         };
         let links: Vec<LinkStatus> = self.links.nodes().map(|(node, _)| self.link_status(*node)).collect();
         NodeStatus {
@@ -131,6 +144,9 @@ impl Node {
             links,
             clients: self.links.clients(),
             bottles: self.bottlerack.len(),
+            known: self.known_count(),
+            trusted: self.known_nodes().iter().filter(|node| self.trust(node) == Trust::Trusted).count(),
+            degree: self.degree(),
             counts: self.counts.iter().map(|(what, count)| (what.name(), *count)).collect(),
         }
     }
@@ -164,6 +180,9 @@ impl Node {
             lanes: self.lane_statuses(node),
             why: link.filter(|_| !is_up).map(|link| link.why.to_string()),
             redial_in: redial.map(|at| at.saturating_sub(self.now.mono)),
+            dialled: link.is_some_and(|link| is_up && link.dialled),
+            published_here: link.is_some_and(|link| link.publishing.here),
+            published_there: link.is_some_and(|link| link.publishing.there),
         }
     }
 
@@ -185,17 +204,11 @@ impl Node {
             return Some("the network's signed list: none is here yet".to_owned());
         }
         match &self.part {
-            Part::Client { guard: None } if self.bottlerack.is_empty() => Some("Bottles: none is known yet".to_owned()),
-            Part::Client { guard: None } => {
-                Some("a guard: no Bottle names an address that the parameters allow to dial".to_owned())
-            }
-            Part::Client { guard: Some(guard) } => {
-                let why = links.iter().find(|link| link.node == *guard)?.why.as_ref()?;
-                Some(format!("its guard {guard}: {why}"))
-            }
+            Part::Client(_) => self.guard_waits_for(),
             Part::Node(part) if part.own.published.is_none() => {
                 Some("the sequence number of its first Bottle to be stored".to_owned())
             }
+            Part::Node(part) if part.own.decides() => self.links_wait_for(links),
             Part::Node(_) => {
                 let down: Vec<&LinkStatus> = links.iter().filter(|link| !link.is_up).collect();
                 let first = down.first()?;
@@ -203,5 +216,24 @@ impl Node {
                 Some(format!("{} of {} links; {}: {why}", down.len(), links.len(), first.node))
             }
         }
+    }
+
+    /// What a node lacks that decides about its links itself.
+    fn links_wait_for(&self, links: &[LinkStatus]) -> Option<String> {
+        let up = links.iter().filter(|link| link.is_up).count();
+        if up == 0 && self.network.is_some() && !self.list().is_some() {
+            return Some("a signed list: none is known yet".to_owned());
+        }
+        let known = self.known_count();
+        if known == 0 {
+            return Some("other nodes: none is known yet".to_owned());
+        }
+        let wanted = self.dialled_degree().min(known);
+        if up >= wanted {
+            return None;
+        }
+        let why = links.iter().find_map(|link| Some((link.node, link.why.as_deref()?)));
+        let why = why.map_or_else(String::new, |(node, why)| format!("; {node}: {why}"));
+        Some(format!("{} of {wanted} links{why}", wanted - up))
     }
 }

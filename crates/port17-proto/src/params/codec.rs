@@ -206,6 +206,15 @@ parameters! {
     51 quorum,
     52 pin_hop2,
     53 bulk_timeout,
+    54 degree_min,
+    55 degree_max,
+    56 link_evaluate,
+    57 link_settle,
+    58 publish_after,
+    59 guard_patience,
+    60 guard_return,
+    61 guard_replace_after,
+    62 guard_change_interval,
 }
 
 impl Params {

@@ -126,6 +126,16 @@ pub struct Params {
     pub ping_interval: Duration,
     /// No PONG within this time: the lane is dead.
     pub ping_timeout: Duration,
+    /// Links that a node wants at least, however small the network.
+    pub degree_min: u32,
+    /// Links that a node wants at most, however large the network.
+    pub degree_max: u32,
+    /// A node looks at its links this often, whatever happens.
+    pub link_evaluate: Duration,
+    /// News about nodes are gathered this long before a node that wants more links looks again.
+    pub link_settle: Duration,
+    /// A link stands this long before a node says PUBLISH: what comes and goes is not for the map.
+    pub publish_after: Duration,
     /// Circuits that a node lets another node open on one lane.
     pub node_lane_circuits: u32,
     /// Circuits of one client link, both lanes together.
@@ -173,6 +183,14 @@ pub struct Params {
     // ---- Routes, client (spec 08, 10) ----
     /// A client waits this long for Bottles before it draws its guard, so that the first one read is not always it.
     pub guard_draw_wait: Duration,
+    /// A client's guard has no lane for this long: a backup is dialled.
+    pub guard_patience: Duration,
+    /// The guard is back for this long: it is used again, and as long after that the backup's link is closed.
+    pub guard_return: Duration,
+    /// A guard that could not be reached for this long is replaced.
+    pub guard_replace_after: Duration,
+    /// Guards are replaced at most this often: each new one is a new party that may be the wrong one.
+    pub guard_change_interval: Duration,
     /// Nodes of a route.
     pub hops: u32,
     /// The second hop is pinned with the guard, so that an exit that links circuits of one user does not learn the guard.
@@ -235,6 +253,11 @@ impl Params {
         bulk_timeout: seconds(30),
         ping_interval: seconds(15),
         ping_timeout: seconds(20),
+        degree_min: 8,
+        degree_max: 64,
+        link_evaluate: hours(1),
+        link_settle: seconds(1),
+        publish_after: seconds(10),
         node_lane_circuits: 32_768,
         client_link_circuits: 64,
         clients_per_address: 16,
@@ -255,6 +278,10 @@ impl Params {
         exit_resolve_timeout: seconds(5),
         closed_stream_grace: seconds(30),
         guard_draw_wait: ms(500),
+        guard_patience: seconds(5),
+        guard_return: seconds(30),
+        guard_replace_after: hours(14 * 24),
+        guard_change_interval: hours(30 * 24),
         hops: 4,
         pin_hop2: true,
         danger_min_hops: 3,
@@ -278,6 +305,10 @@ impl Params {
             diversity: false,
             quorum: 1,
             backoff_max: seconds(15),
+            link_evaluate: minutes(1),
+            link_settle: ms(200),
+            publish_after: seconds(1),
+            guard_patience: seconds(2),
             clients_per_address: 64,
             clients_per_prefix: 256,
             handshakes_per_address: Rate { per_second: 50, burst: 100 },
@@ -321,6 +352,9 @@ One address range may take half of a node's memory for clients: one household ca
             bulk_timeout: seconds(10),
             ping_interval: seconds(2),
             ping_timeout: seconds(10),
+            link_evaluate: ms(500),
+            link_settle: ms(50),
+            publish_after: ms(100),
             client_link_circuits: 1024,
             clients_per_address: 256,
             clients_per_prefix: 1024,
@@ -330,6 +364,10 @@ One address range may take half of a node's memory for clients: one household ca
             pool_clients_percent: 50,
             pool_prefix_percent: 50,
             guard_draw_wait: ms(200),
+            guard_patience: seconds(1),
+            guard_return: seconds(1),
+            guard_replace_after: hours(1),
+            guard_change_interval: hours(2),
             danger_min_hops: 1,
             ..Self::DEFAULT
         }
@@ -415,6 +453,11 @@ One address range may take half of a node's memory for clients: one household ca
         require(in_range(self.bulk_timeout, ms(100), minutes(10)), "bulk_timeout", "100 ms to 10 minutes")?;
         require(in_range(self.ping_interval, ms(100), minutes(10)), "ping_interval", "100 ms to 10 minutes")?;
         require(in_range(self.ping_timeout, ms(100), minutes(10)), "ping_timeout", "100 ms to 10 minutes")?;
+        require((1..=64).contains(&self.degree_min), "degree_min", "1 to 64")?;
+        require((self.degree_min..=64).contains(&self.degree_max), "degree_max", "degree_min to 64: a Bottle lists no more")?;
+        require(in_range(self.link_evaluate, ms(100), hours(24)), "link_evaluate", "100 ms to 24 h")?;
+        require(in_range(self.link_settle, ms(1), minutes(10)), "link_settle", "1 ms to 10 minutes")?;
+        require(self.publish_after <= hours(1), "publish_after", "at most 1 h")?;
         require((1..=32_768).contains(&self.node_lane_circuits), "node_lane_circuits", "1 to 32768: half of a lane's ids")?;
         require((1..=32_768).contains(&self.client_link_circuits), "client_link_circuits", "1 to 32768")?;
         require(self.clients_per_address >= 1, "clients_per_address", "at least 1")?;
@@ -446,6 +489,14 @@ One address range may take half of a node's memory for clients: one household ca
         require((1..=6).contains(&self.danger_min_hops), "danger_min_hops", "1 to 6")?;
         require((self.danger_min_hops..=6).contains(&self.hops), "hops", "danger_min_hops to 6")?;
         require(self.guard_draw_wait <= minutes(1), "guard_draw_wait", "at most 1 minute")?;
+        require(in_range(self.guard_patience, ms(100), minutes(10)), "guard_patience", "100 ms to 10 minutes")?;
+        require(in_range(self.guard_return, ms(100), hours(1)), "guard_return", "100 ms to 1 h")?;
+        require(in_range(self.guard_replace_after, minutes(1), hours(365 * 24)), "guard_replace_after", "1 minute to 365 days")?;
+        require(
+            in_range(self.guard_change_interval, minutes(1), hours(365 * 24)),
+            "guard_change_interval",
+            "1 minute to 365 days",
+        )?;
         require(in_range(self.created_timeout, ms(10), minutes(2)), "created_timeout", "10 ms to 2 minutes")?;
         require(in_range(self.open_timeout, ms(10), minutes(5)), "open_timeout", "10 ms to 5 minutes")?;
         require(self.hop_skip <= hours(24), "hop_skip", "at most 24 h")?;

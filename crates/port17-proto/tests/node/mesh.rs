@@ -76,6 +76,8 @@ pub struct Plan {
     pub seed: u64,
     pub params: Params,
     pub neighbours: Vec<NodeId>,
+    /// The node chooses its links itself; `neighbours` says nothing.
+    pub decides: bool,
     pub hidden: bool,
     pub accept_clients: bool,
     pub stored_seq: Option<Seq>,
@@ -84,7 +86,7 @@ pub struct Plan {
 impl Plan {
     pub fn new(seed: u64) -> Self {
         let params = Params::demo();
-        Self { seed, params, neighbours: vec![], hidden: false, accept_clients: true, stored_seq: None }
+        Self { seed, params, neighbours: vec![], decides: false, hidden: false, accept_clients: true, stored_seq: None }
     }
 }
 
@@ -127,7 +129,7 @@ pub fn node_config(plan: &Plan) -> Config {
         exit_policy: None,
         flags: Flags::default(),
         software: "port17 test".to_owned(),
-        neighbours: plan.neighbours.clone(),
+        neighbours: (!plan.decides).then(|| plan.neighbours.clone()),
         accept_clients: plan.accept_clients,
         kem: KemBackend::Seeded,
         stored_seq: plan.stored_seq,
@@ -385,7 +387,7 @@ impl Mesh {
             Output::PublishBottle { seq, bytes } => self.publish(host, seq, bytes),
             Output::NewCircuitKey(key) => assert!(self.hosts[host].keys.insert(key.id())),
             Output::EraseCircuitKey(key) => assert!(self.hosts[host].keys.remove(&key)),
-            Output::Guard(guard) => self.hosts[host].guard = Some(guard),
+            Output::Guards(set) => self.hosts[host].guard = Some(set.active),
             Output::CancelDial(_)
             | Output::AdmitLane { .. }
             | Output::LaneRtt { .. }

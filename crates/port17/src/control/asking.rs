@@ -126,3 +126,75 @@ fn version_of<B>(response: &Response<B>) -> Option<String> {
 fn no_answer(socket: &Path, problem: impl std::fmt::Display) -> ControlError {
     ControlError::Answer { path: socket.to_owned(), problem: problem.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// What is heard of a daemon that answers with these bytes.
+    async fn hear(answer: &str) -> Result<Status, ControlError> {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("control.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let answer = answer.to_owned();
+        let answering = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 1024]).await;
+            // Who asks may have heard enough.
+            let _ = stream.write_all(answer.as_bytes()).await;
+        });
+        let heard = status(&path).await;
+        answering.abort();
+        heard
+    }
+
+    fn with(status: &str, version: &str, body: &str) -> String {
+        format!("HTTP/1.1 {status}\r\nServer: {version}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    }
+
+    #[tokio::test]
+    async fn what_is_no_daemon_gives_an_error() {
+        for answer in ["", "SSH-2.0-x\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{", "HTTP/1.1 204 No Content\r\n\r\n"] {
+            let error = hear(answer).await.unwrap_err();
+            assert!(matches!(error, ControlError::Answer { .. }), "{answer}: {error}");
+        }
+        let error = hear(&with("200 OK", "nginx", "<html>")).await.unwrap_err();
+        assert!(error.to_string().contains("is it another program"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn fields_of_a_later_version_are_ignored_and_missing_ones_are_said() {
+        let mut later = serde_json::to_value(Status::of(super::super::Role::Node)).unwrap();
+        later["of_a_later_version"] = 1.into();
+        assert_eq!(
+            hear(&with("200 OK", "port17/9.0.0", &later.to_string())).await.unwrap(),
+            Status::of(super::super::Role::Node)
+        );
+
+        let object = later.as_object_mut().unwrap();
+        object.remove("links");
+        let error = hear(&with("200 OK", "port17/0.0.9", &later.to_string())).await.unwrap_err().to_string();
+        assert!(error.contains("missing field `links`") && error.contains("it has version 0.0.9"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_path_that_the_daemon_does_not_have_is_a_matter_of_versions() {
+        let body = r#"{"error": "there is no /v1/status", "code": "not_found"}"#;
+        let error = hear(&with("404 Not Found", "port17/0.0.9", body)).await.unwrap_err().to_string();
+        assert!(error.contains("404") && error.contains("it has version 0.0.9"), "{error}");
+        let error = hear(&with("404 Not Found", "x", "")).await.unwrap_err();
+        assert!(matches!(error, ControlError::Answer { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_of_a_later_version_is_still_one() {
+        let body = r#"{"error": "not on Sundays", "code": "sunday"}"#;
+        let Err(ControlError::Refused(refusal)) = hear(&with("418 I'm a teapot", "port17/9.0.0", body)).await else {
+            panic!("it is refused")
+        };
+        assert_eq!((&*refusal.error, refusal.code), ("not on Sundays", super::super::RefusalCode::Other));
+    }
+}

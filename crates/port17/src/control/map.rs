@@ -66,7 +66,7 @@ impl Trust {
 /// One link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MapLink {
-    /// The NodeIDs of its ends, the smaller one first.
+    /// The NodeIDs of its ends, in the order of the nodes.
     pub nodes: [String; 2],
     /// The round trip in microseconds, as each end's Bottle says it; null where it says none.
     pub rtt_us: [Option<u64>; 2],

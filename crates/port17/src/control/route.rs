@@ -54,7 +54,7 @@ pub struct HopSample {
     pub node: NodeName,
     /// What it does there.
     pub role: HopRole,
-    /// How many nodes could stand there, given the hops before it, itself among them; 1: there was no choice.
+    /// How many nodes could stand there behind the hops before it, itself among them; 1: there was no choice.
     pub candidates: u64,
 }
 

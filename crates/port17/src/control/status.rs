@@ -40,7 +40,9 @@ pub struct Status {
     pub network: Option<NetworkStatus>,
     /// The name of the parameters in force.
     pub parameters: String,
-    /// Nodes whose Bottle is known, its own among them.
+    /// Nodes in the map: those whose Bottle is here, a node's own among them.
+    pub map_nodes: u64,
+    /// Other nodes of which it knows a Bottle or a place in the signed list.
     pub known: u64,
     /// Those of them that are trusted.
     pub trusted: u64,
@@ -83,6 +85,7 @@ impl Status {
             guard: None,
             network: None,
             parameters: String::new(),
+            map_nodes: 0,
             known: 0,
             trusted: 0,
             links: Vec::new(),
@@ -139,6 +142,8 @@ pub struct LinkStatus {
     /// The round trip of its quickest lane in microseconds, once measured.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub rtt_us: Option<u64>,
+    /// Whether this side dialled it.
+    pub dialled: bool,
     /// Who has said that it may be published; it stands in both Bottles when both have. None between a client and its guard.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub published: Option<Published>,

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use port17_proto::bottle::{Address, VerifiedBottle, rtt_us};
-use port17_proto::bottlerack::Bottlerack;
+use port17_proto::bottlerack;
 use port17_proto::circuit::message::{Host, Target};
 use port17_proto::ids::NodeId;
-use port17_proto::navigator::Map;
+use port17_proto::navigator::{self, Map};
 use port17_proto::node::status::NodeStatus;
 use tokio::sync::{mpsc, oneshot};
 
@@ -20,8 +20,8 @@ use crate::client::name;
 use crate::client::tunnel::{CircuitView, Tunnel};
 use crate::control::{
     BottleStatus, CircuitStatus, Circuits, Daemon, HopRole, HopSample, LinkStatus, ListStatus, MapLink, MapNode, MeshMap,
-    NetworkStatus, NodeName, Refusal, RefusalCode, Reloaded, Role, RouteSample, RouteWish, SourceStatus, Status, StoreStatus,
-    Trust,
+    NetworkStatus, NodeName, Published, Refusal, RefusalCode, Reloaded, Role, RouteSample, RouteWish, SourceStatus, Status,
+    StoreStatus, Trust,
 };
 use crate::lane::lock;
 use crate::plane::{Plane, unix_ms};
@@ -101,17 +101,12 @@ impl Daemon for Answers {
         let drawn = client.tunnel.sample(wish.hops.map(usize::from), &target, &exclude);
         let drawn = drawn.map_err(|why| Refusal::new(RefusalCode::NoRoute, why))?;
         let report = lock(&self.report);
-        let last = drawn.len().saturating_sub(1);
-        let hop = |(at, (node, candidates)): (usize, (NodeId, usize))| HopSample {
-            node: report.name(&node),
-            role: match at {
-                0 => HopRole::Guard,
-                _ if at == last => HopRole::Exit,
-                _ => HopRole::Middle,
-            },
-            candidates: candidates as u64,
+        let hop = |hop: navigator::HopSample| HopSample {
+            node: report.name(&hop.node),
+            role: role(hop.role),
+            candidates: hop.alternatives as u64,
         };
-        Ok(RouteSample { hops: drawn.into_iter().enumerate().map(hop).collect() })
+        Ok(RouteSample { hops: drawn.hops.into_iter().map(hop).collect() })
     }
 
     async fn reload(&self) -> Result<Reloaded, Refusal> {
@@ -133,14 +128,33 @@ fn no_client() -> Refusal {
     Refusal::new(RefusalCode::NotAClient, why)
 }
 
+fn role(role: navigator::HopRole) -> HopRole {
+    match role {
+        navigator::HopRole::Guard => HopRole::Guard,
+        navigator::HopRole::Pinned => HopRole::Pinned,
+        navigator::HopRole::Middle => HopRole::Middle,
+        navigator::HopRole::Exit => HopRole::Exit,
+    }
+}
+
+fn trust(trust: bottlerack::Trust) -> Trust {
+    match trust {
+        bottlerack::Trust::Trusted => Trust::Trusted,
+        bottlerack::Trust::Unknown => Trust::Unknown,
+        bottlerack::Trust::Distrusted => Trust::Distrusted,
+    }
+}
+
 fn add_engine(status: &mut Status, engine: &NodeStatus, report: &Report) {
     status.node_id = engine.id.map(|id| id.to_string());
     status.portname = engine.portname.as_ref().map(ToString::to_string);
     status.guard = engine.guard.map(|guard| report.name(&guard));
     status.waiting_for.clone_from(&engine.waits_for);
-    // Without a signed list all Bottles come from the operator's directory.
-    (status.known, status.trusted) = (engine.bottles as u64, engine.bottles as u64);
-    status.links = engine.links.iter().map(|link| link_status(link, report)).collect();
+    // The Bottlerack has the Bottles of others.
+    status.map_nodes = engine.bottles as u64 + u64::from(engine.bottle.is_some());
+    (status.known, status.trusted) = (engine.known as u64, engine.trusted as u64);
+    status.wanted_links = engine.degree.map(|degree| degree as u64);
+    status.links = engine.links.iter().map(|link| link_status(link, status.role, report)).collect();
     status.ready = status.waiting_for.is_none() || status.links.iter().any(|link| link.up);
     status.clients = engine.clients as u64;
     status.bottle = engine.bottle.map(|bottle| BottleStatus {
@@ -180,7 +194,7 @@ fn store_status(member: &MembershipView) -> StoreStatus {
     StoreStatus { path: member.store_path.display().to_string(), waiting: report.waiting as u64, problem: report.problem }
 }
 
-fn link_status(link: &port17_proto::node::status::LinkStatus, report: &Report) -> LinkStatus {
+fn link_status(link: &port17_proto::node::status::LinkStatus, role: Role, report: &Report) -> LinkStatus {
     let rtt = link.lanes.iter().filter_map(|lane| lane.rtt).min();
     LinkStatus {
         node: report.name(&link.node),
@@ -188,7 +202,8 @@ fn link_status(link: &port17_proto::node::status::LinkStatus, report: &Report) -
         since_s: link.since.as_secs(),
         lanes: u8::try_from(link.lanes.len()).unwrap_or(u8::MAX),
         rtt_us: rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-        published: None,
+        dialled: link.dialled,
+        published: (role == Role::Node).then_some(Published { here: link.published_here, there: link.published_there }),
         waiting_for: link.why.clone(),
         redial_in_s: link.redial_in.filter(|_| !link.is_up).map(whole_seconds),
     }
@@ -245,30 +260,35 @@ fn named(text: &str, report: &Report) -> Result<NodeId, Refusal> {
     text.parse().ok().or_else(|| report.node_of(text)).ok_or_else(unknown)
 }
 
-/// The answer to [`Question::Map`].
-pub(super) fn mesh_map(rack: &Bottlerack, map: &Map, own: Option<NodeId>) -> MeshMap {
-    let bottles: BTreeMap<NodeId, &VerifiedBottle> =
-        rack.iter().map(|stored| (stored.bottle.node_id(), &stored.bottle)).collect();
-    let now_ms = unix_ms();
-    let nodes = bottles.values().map(|bottle| map_node(bottle, now_ms)).collect();
-    let pairs = bottles
-        .keys()
-        .flat_map(|one| map.neighbours(one).iter().filter(move |other| *other > one).map(move |other| (one, other)));
-    let says = |from: &NodeId, to: &NodeId| {
-        bottles.get(from).and_then(|bottle| bottle.content().link_to(to)).and_then(|link| rtt_us(link.rtt))
+/// The answer to [`Question::Map`], of the Bottles of others and the own one.
+pub(super) fn mesh_map(others: Vec<(&VerifiedBottle, bottlerack::Trust)>, own: Option<&VerifiedBottle>) -> MeshMap {
+    let own = own.map(|bottle| (bottle, bottlerack::Trust::Trusted));
+    let bottles: BTreeMap<NodeId, _> = others.into_iter().chain(own).map(|it| (it.0.node_id(), it)).collect();
+    // Which circuit keys can still be used plays no part here.
+    let map = Map::build(bottles.values().copied(), 0);
+    let says = |from: &NodeId, to: &NodeId| bottles.get(from).and_then(|(bottle, _)| rtt_us(bottle.content().link_to(to)?.rtt));
+    let links_of = |one: &NodeId| {
+        let one = *one;
+        let onward = map.neighbours(&one).into_iter().filter(move |other| *other > one);
+        onward.map(move |other| (one, other))
     };
-    let link = |(one, other): (&NodeId, &NodeId)| MapLink {
+    let link = |(one, other): (NodeId, NodeId)| MapLink {
         nodes: [one.to_string(), other.to_string()],
-        rtt_us: [says(one, other), says(other, one)],
+        rtt_us: [says(&one, &other), says(&other, &one)],
     };
-    MeshMap { own: own.map(|own| own.to_string()), nodes, links: pairs.map(link).collect() }
+    let now_ms = unix_ms();
+    MeshMap {
+        own: own.map(|(bottle, _)| bottle.node_id().to_string()),
+        nodes: bottles.values().map(|(bottle, trust)| map_node(bottle, *trust, now_ms)).collect(),
+        links: bottles.keys().flat_map(links_of).map(link).collect(),
+    }
 }
 
-fn map_node(bottle: &VerifiedBottle, now_ms: u64) -> MapNode {
+fn map_node(bottle: &VerifiedBottle, how_far: bottlerack::Trust, now_ms: u64) -> MapNode {
     let content = bottle.content();
     MapNode {
         node: NodeName { node_id: bottle.node_id().to_string(), portname: Some(bottle.portname().to_string()) },
-        trust: Trust::Trusted,
+        trust: trust(how_far),
         addresses: content.addresses.iter().map(Address::socket).collect(),
         exit_policy: content.exit_policy.as_ref().map(ToString::to_string),
         group: content.group.clone(),

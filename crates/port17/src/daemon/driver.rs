@@ -8,7 +8,8 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use port17_proto::bottle::Seq;
+use port17_proto::bottle::{Seq, UnverifiedBottle, VerifiedBottle};
+use port17_proto::bottlerack::Trust;
 use port17_proto::crypto::Entropy;
 use port17_proto::identity::LinkKey;
 use port17_proto::ids::NodeId;
@@ -16,6 +17,7 @@ use port17_proto::lane::frame::{FrameBuf, Header};
 use port17_proto::lane::queue::{LaneEnd, QueueError};
 use port17_proto::lane::reader::{Admission, Command, Port};
 use port17_proto::node::Node;
+use port17_proto::node::guard::GuardSet;
 use port17_proto::node::io::{DialId, Input, LaneId, LaneLoss, Output, Peer, ShownKey};
 use port17_proto::node::status::NodeStatus;
 use port17_proto::params::Rate;
@@ -32,13 +34,14 @@ use super::reload::Reloading;
 use super::{throw_away, time};
 use crate::bootstrap::Fetched;
 use crate::bottles::{BottleDirectory, BottleFile};
+use crate::client::tunnel::FirstHops;
 use crate::config::Config;
 use crate::control::{NodeName, Refusal, RefusalCode, Reloaded};
 use crate::exit::Exit;
 use crate::keystore::SeqFile;
 use crate::lane::{self, Lane, lock};
 use crate::mesh_view::MeshView;
-use crate::plane::{Carrying, Plane};
+use crate::plane::{Carrying, Plane, unix_ms};
 use crate::system;
 
 /// The files of a daemon.
@@ -91,7 +94,7 @@ pub(super) struct Driver {
     sources: Sources,
     report: Arc<Mutex<Report>>,
     view: watch::Sender<Arc<MeshView>>,
-    guard: watch::Sender<Option<NodeId>>,
+    first: watch::Sender<Option<FirstHops>>,
     exit: Option<Arc<Exit>>,
     listening: Vec<SocketAddr>,
     lanes: HashMap<LaneId, Held>,
@@ -100,6 +103,8 @@ pub(super) struct Driver {
     seen: BTreeMap<PathBuf, Result<Vec<u8>, String>>,
     /// The file whose Bottle is being taken.
     reading: Option<PathBuf>,
+    /// A node's own Bottle, once one is out; the Bottlerack has those of others.
+    own_bottle: Option<VerifiedBottle>,
     next_lane: u64,
     stopped: bool,
 }
@@ -140,13 +145,14 @@ impl Driver {
             sources,
             report,
             view,
-            guard: watch::channel(None).0,
+            first: watch::channel(None).0,
             exit: None,
             listening: Vec::new(),
             lanes: HashMap::new(),
             dials: HashMap::new(),
             seen: BTreeMap::new(),
             reading: None,
+            own_bottle: None,
             next_lane: 0,
             stopped: false,
         }
@@ -162,9 +168,9 @@ impl Driver {
         self.questions.0.clone()
     }
 
-    /// The client's guard, once it is chosen.
-    pub(super) fn guard(&self) -> watch::Receiver<Option<NodeId>> {
-        self.guard.subscribe()
+    /// Where the client's circuits begin, once that is chosen.
+    pub(super) fn first_hops(&self) -> watch::Receiver<Option<FirstHops>> {
+        self.first.subscribe()
     }
 
     /// Keeps the exit's picture of the mesh up to date.
@@ -267,6 +273,11 @@ impl Driver {
             match self.node.poll() {
                 Output::Wait { until, .. } => break until,
                 Output::BottlerackChanged(_) => changed = true,
+                // Who is trusted may have changed with it.
+                output @ Output::ListAccepted { .. } => {
+                    changed = true;
+                    self.carry_out(output);
+                }
                 output => self.carry_out(output),
             }
         };
@@ -321,8 +332,10 @@ impl Driver {
             }
             Output::NewCircuitKey(key) => self.plane.hold_key(key),
             Output::EraseCircuitKey(key) => self.plane.erase_key(key),
-            Output::Guard(guard) => {
-                self.guard.send_replace(Some(guard));
+            Output::Guards(GuardSet { guards, active }) => {
+                let pinned = guards.into_iter().find(|guard| guard.node == active);
+                let hop2 = pinned.map(|guard| guard.hop2).unwrap_or_default();
+                self.first.send_replace(Some(FirstHops { guard: active, hop2 }));
             }
             Output::ListAccepted { seq } => self.list_accepted(seq),
             Output::ListRefused(why) => tracing::warn!(why, "a signed list was refused"),
@@ -420,8 +433,11 @@ impl Driver {
         });
     }
 
-    fn publish(&self, bytes: &[u8]) {
+    fn publish(&mut self, bytes: &[u8]) {
         let Some(id) = self.files.id else { return };
+        let rules = self.plane.params.bottle_rules();
+        // The engine has just signed it.
+        self.own_bottle = UnverifiedBottle::parse(bytes).and_then(|bottle| bottle.verify(unix_ms(), &rules)).ok();
         if let Err(error) = self.files.bottles.write(&id, bytes) {
             let directory = self.files.bottles.path().display();
             tracing::error!(%error, %directory, "the own Bottle cannot be written: others do not see what has changed");
@@ -441,8 +457,7 @@ impl Driver {
     fn answer(&mut self, question: Question) {
         match question {
             Question::Map(asker) => {
-                let map = mesh_map(self.node.bottlerack(), &self.view.borrow().map, self.files.id);
-                let _ = asker.send(map);
+                let _ = asker.send(mesh_map(self.bottles(), self.own_bottle.as_ref()));
             }
             Question::Reload(asker) => {
                 let _ = asker.send(self.reload());
@@ -519,11 +534,15 @@ impl Driver {
         }
     }
 
+    /// The Bottles of others, with the trust in them.
+    fn bottles(&self) -> Vec<(&VerifiedBottle, Trust)> {
+        let trusted = |bottle: &VerifiedBottle| self.node.trust(&bottle.node_id());
+        self.node.bottlerack().iter().map(|stored| (&stored.bottle, trusted(&stored.bottle))).collect()
+    }
+
     fn renew_view(&mut self) {
         let margin_ms = u64::try_from(self.plane.params.circuit_key_margin.as_millis()).unwrap_or(u64::MAX);
-        let rack = self.node.bottlerack();
-        let bottles: Vec<_> = rack.iter().map(|stored| &stored.bottle).collect();
-        let view = Arc::new(MeshView::build(&bottles, margin_ms));
+        let view = Arc::new(MeshView::build(&self.bottles(), margin_ms));
         lock(&self.report).view = Some(Arc::clone(&view));
         self.view.send_replace(view);
         self.renew_guard();

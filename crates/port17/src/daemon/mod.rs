@@ -250,7 +250,8 @@ async fn client(
     let sources = Sources { membership, reloading, config };
     let driver =
         Driver::new(node, Arc::clone(&plane), (inputs, engine), link_key, forked, files, sources, Arc::clone(&report), view);
-    let tunnel = Tunnel::new(Arc::clone(&plane), TunnelOptions { hops, spares }, view_seen, driver.guard(), entropy.fork());
+    let options = TunnelOptions { hops, spares, diversity: params.diversity, pin_hop2: params.pin_hop2 };
+    let tunnel = Tunnel::new(Arc::clone(&plane), options, view_seen, driver.first_hops(), entropy.fork());
 
     let entrance = Arc::new(Entrance::new(Arc::clone(&tunnel), Portmaster::new()));
     let proxy = ProxyListener::bind(address, entrance).await?;
@@ -269,13 +270,13 @@ async fn client(
 
 /// Hops of a client's routes.
 fn hops(config: &Config, params: &Params) -> Result<usize, DaemonError> {
-    let hops = usize::from(config.client.hops);
+    let hops = config.client.hops.map_or(params.hops, u32::from);
     let least = params.danger_min_hops.min(u32::from(config.client.danger_min_hops));
-    if u32::from(config.client.hops) < least {
+    if hops < least {
         let why = format!("hops = {hops} is fewer than {least}: only `danger_min_hops` allows that, and it protects nobody");
         return Err(DaemonError::Configuration(why));
     }
-    Ok(hops)
+    Ok(usize::try_from(hops).unwrap_or(0))
 }
 
 /// For the first line of the log: the network's name, and the parameters' set where it is not the usual one.
