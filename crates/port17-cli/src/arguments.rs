@@ -28,7 +28,7 @@ const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 configuration, 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make keys and a commented configuration where they are missing; print NodeID and PortName
-    Init,
+    Init(InitArguments),
     /// Run a node: keep links, forward cells
     Node(DaemonArguments),
     /// Run a client: a SOCKS and HTTP proxy that leads into the mesh
@@ -38,6 +38,9 @@ pub(crate) enum Command {
     /// Look at Bottles, the nodes' signed records
     #[command(subcommand)]
     Bottle(BottleCommand),
+    /// Make a network of your own, sign its list, look at both
+    #[command(subcommand)]
+    Network(NetworkCommand),
     /// Check configuration, keys, Bottles and ports; change nothing
     Check,
     /// Print the shell lines that lead programs into the running client
@@ -93,6 +96,89 @@ pub(crate) struct ManArguments {
     /// Write the pages of all subcommands into this directory
     #[arg(long, short, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArguments {
+    /// The file of the network to join, or `public`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) network: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NetworkCommand {
+    /// Make a network: its file and its root keys
+    New(NewNetworkArguments),
+    /// Sign a list of the network's nodes, or add a signature to one
+    Sign(SignArguments),
+    /// Print what a network file or a list says
+    Show {
+        /// A network file, a list, or `public`
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Tell which signers of a list are roots of this network
+        #[arg(long, value_name = "FILE")]
+        network: Option<PathBuf>,
+    },
+    /// Check that a list is one that the network's nodes take now
+    Verify {
+        /// The network's file
+        #[arg(long, value_name = "FILE")]
+        network: PathBuf,
+        /// The list
+        #[arg(value_name = "LIST", default_value = "bootstrap-nodes.json")]
+        list: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewNetworkArguments {
+    /// 3 to 32 characters a-z, 0-9 and -, the first a-z
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Root keys to make
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) roots: u8,
+    /// How many of them must sign a list; default: more than half
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) threshold: Option<u8>,
+    /// For one operator's own network: it forms from three nodes, and hides less
+    #[arg(long)]
+    pub(crate) private: bool,
+    /// Where nodes and clients fetch the list: https://…, file:PATH or a path; may be given several times
+    #[arg(long, value_name = "URL")]
+    pub(crate) source: Vec<String>,
+    /// The CA certificates that the sources are held to, as PEM, instead of the public web's
+    #[arg(long, value_name = "PEM")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Allow http:// sources: whoever is on the way can hold newer lists back
+    #[arg(long)]
+    pub(crate) danger_http: bool,
+    /// Where the files go
+    #[arg(long, short, value_name = "DIR", default_value = ".")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SignArguments {
+    /// The network's file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) network: PathBuf,
+    /// A root key to sign with; may be given several times
+    #[arg(long, value_name = "FILE", required = true)]
+    pub(crate) key: Vec<PathBuf>,
+    /// How long the list holds
+    #[arg(long, value_name = "DAYS", default_value_t = 30, value_parser = clap::value_parser!(u8).range(1..=90))]
+    pub(crate) days: u8,
+    /// The list to write; the one that is there gives the sequence number
+    #[arg(long, value_name = "LIST", default_value = "bootstrap-nodes.json")]
+    pub(crate) list: PathBuf,
+    /// Add signatures to this list instead of making a new one
+    #[arg(long, value_name = "LIST", conflicts_with_all = ["bottles", "days", "list"])]
+    pub(crate) add: Option<PathBuf>,
+    /// The Bottles of all nodes that are to be trusted, as `bottle export` gives them
+    #[arg(value_name = "BOTTLE", required_unless_present = "add")]
+    pub(crate) bottles: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

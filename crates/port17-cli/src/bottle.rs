@@ -41,7 +41,7 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// A Bottle whose signature is right, whatever its age.
-fn signed(bytes: &[u8]) -> Result<VerifiedBottle, BottleError> {
+pub(crate) fn signed(bytes: &[u8]) -> Result<VerifiedBottle, BottleError> {
     let ageless = BottleRules { life_ms: u64::MAX, ahead_ms: u64::MAX, ..BottleRules::DEFAULT };
     UnverifiedBottle::parse(bytes)?.verify(now_ms(), &ageless)
 }

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 
 use port17::bottles::BottleDirectory;
 use port17::config::Config;
@@ -11,6 +12,7 @@ use serde::Serialize;
 use crate::bottle;
 use crate::daemon;
 use crate::failure::{Failure, Kind};
+use crate::network::{self, Loaded, PUBLIC_HAS_NO_LIST};
 use crate::output::Output;
 use crate::settings::Settings;
 
@@ -44,6 +46,7 @@ pub(crate) fn run(settings: &Settings, output: Output) -> Result<(), Failure> {
     let running = daemon::block_on(control::status(&config.control))?.ok();
     let mut findings = vec![Finding::ok("config", settings.path().display()), daemon_finding(running.as_ref())];
     findings.extend([keys(&config), state(&config), bottles(&config)]);
+    findings.extend(config.network.as_deref().map(network));
     // One file serves one daemon: the one that runs, else a node where it has neighbours.
     let role = running
         .as_ref()
@@ -104,6 +107,19 @@ fn state(config: &Config) -> Finding {
         Ok(Finding::ok("state", dir))
     };
     look().unwrap_or_else(|failure| Finding::bad("state", failure))
+}
+
+fn network(path: &Path) -> Finding {
+    match network::load(path) {
+        Ok(Loaded { is_public: true, .. }) => {
+            Finding::bad("network", Failure::new(Kind::NoNetwork, format_args!("{}: {PUBLIC_HAS_NO_LIST}", path.display())))
+        }
+        Ok(Loaded { network, .. }) => {
+            let (name, sources) = (network.definition.name(), network.sources.len());
+            Finding::ok("network", format_args!("{}: network {name}, {sources} sources of its list", path.display()))
+        }
+        Err(failure) => Finding::bad("network", failure),
+    }
 }
 
 fn bottles(config: &Config) -> Finding {

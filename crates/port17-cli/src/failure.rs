@@ -5,6 +5,7 @@ use port17::config::ConfigError;
 use port17::control::{ControlError, RefusalCode};
 use port17::daemon::DaemonError;
 use port17::keystore::KeystoreError;
+use port17::network_file::NetworkFileError;
 
 /// Why a command ended without success; its number is the process's exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,12 @@ impl From<ConfigError> for Failure {
     }
 }
 
+impl From<NetworkFileError> for Failure {
+    fn from(error: NetworkFileError) -> Self {
+        Self::new(Kind::Configuration, error)
+    }
+}
+
 impl From<KeystoreError> for Failure {
     fn from(error: KeystoreError) -> Self {
         let kind = match &error {
@@ -95,10 +102,14 @@ impl From<DaemonError> for Failure {
         match error {
             DaemonError::Keystore(error) => error.into(),
             DaemonError::Control(error) => error.into(),
-            DaemonError::Configuration(_) | DaemonError::Tls(_) => Self::new(Kind::Configuration, error),
-            DaemonError::Listen { .. } | DaemonError::Proxy(_) | DaemonError::Bottles { .. } | DaemonError::System(_) => {
-                Self::new(Kind::Resource, error)
+            DaemonError::Configuration(_) | DaemonError::Network(_) | DaemonError::Tls(_) => {
+                Self::new(Kind::Configuration, error)
             }
+            DaemonError::Listen { .. }
+            | DaemonError::Proxy(_)
+            | DaemonError::Bottles { .. }
+            | DaemonError::Store(_)
+            | DaemonError::System(_) => Self::new(Kind::Resource, error),
         }
     }
 }

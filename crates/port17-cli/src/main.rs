@@ -11,6 +11,7 @@ mod failure;
 mod init;
 mod manual;
 mod map;
+mod network;
 mod output;
 mod route;
 mod settings;
@@ -40,11 +41,12 @@ fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     output::start_log(arguments.verbose, is_daemon);
     let settings = Settings::new(arguments.config, arguments.control);
     match arguments.command {
-        Command::Init => init::run(&settings, output),
+        Command::Init(init) => init::run(&init, &settings, output),
         Command::Node(daemon) => daemon::run_node(&settings, &daemon),
         Command::Client(daemon) => daemon::run_client(&settings, &daemon),
         Command::Demo(demo) => daemon::block_on(demo::run(demo, output))?,
         Command::Bottle(command) => bottle::run(command, &settings, output),
+        Command::Network(command) => network::run(command, output),
         Command::Check => check::run(&settings, output),
         Command::Env => daemon::block_on(environment::run(&settings, output))?,
         Command::Status => daemon::block_on(status::run(&settings, output))?,

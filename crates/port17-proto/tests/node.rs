@@ -18,3 +18,5 @@ mod hello;
 mod keys;
 #[path = "node/links.rs"]
 mod links;
+#[path = "node/list.rs"]
+mod list;

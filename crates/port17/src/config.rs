@@ -37,8 +37,11 @@ pub struct Config {
     pub label: Option<Label>,
     /// Operator or family, "" for none.
     pub group: String,
-    /// Which set of network parameters holds.
+    /// Which set of network parameters holds where there is no network.
     pub parameters: ParameterSet,
+    /// The network file; none: no signed list, and Bottles are exchanged by hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<PathBuf>,
     /// Where Bottles are exchanged as files.
     pub bottles: PathBuf,
     /// The nodes to keep links with, these and no others; none: the node decides.
@@ -247,7 +250,8 @@ fn node_id_as_text<S: Serializer>(id: &Option<NodeId>, serializer: S) -> Result<
 struct File {
     label: Option<Text<Label>>,
     group: Option<Group>,
-    parameters: Option<ParameterSet>,
+    parameters: Option<Spanned<ParameterSet>>,
+    network: Option<PathBuf>,
     bottles: Option<PathBuf>,
     neighbours: Option<Vec<Text<NodeId>>>,
     state: Option<PathBuf>,
@@ -310,7 +314,8 @@ impl File {
         Ok(Config {
             label: self.label.map(|label| label.0),
             group: self.group.map(|group| group.0).unwrap_or_default(),
-            parameters: self.parameters.unwrap_or(ParameterSet::Default),
+            parameters: parameters(self.parameters, self.network.is_some())?,
+            network: self.network.map(absolute),
             bottles: self.bottles.map_or_else(|| state.join("bottles"), absolute),
             neighbours: self.neighbours.map(|ids| ids.into_iter().map(|id| id.0).collect()),
             control: self.control.map_or(control, absolute),
@@ -320,6 +325,19 @@ impl File {
             client: self.client.resolve()?,
             state,
         })
+    }
+}
+
+/// A network has its own parameters: what is written here would never count.
+fn parameters(value: Option<Spanned<ParameterSet>>, in_a_network: bool) -> Result<ParameterSet, Wrong> {
+    match value {
+        Some(set) if in_a_network && *set.get_ref() != ParameterSet::Default => Err(Wrong {
+            span: set.span(),
+            key: "parameters",
+            problem: "the network's parameters hold, those of its network file until its first list; remove this key".into(),
+        }),
+        Some(set) => Ok(set.into_inner()),
+        None => Ok(ParameterSet::Default),
     }
 }
 
@@ -490,7 +508,7 @@ fn invalid(text: &str, path: &Path, offset: usize, key: Option<&str>, problem: S
 }
 
 /// The line, from 1, and the key that the byte at `offset` belongs to: the nearest `key =` at or above it, within its table.
-fn key_at(text: &str, offset: usize) -> (usize, String) {
+pub(crate) fn key_at(text: &str, offset: usize) -> (usize, String) {
     let line = text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
     let above: Vec<&str> = text.lines().take(line + 1).collect();
     let table_of = |line: &str| line.trim().strip_prefix('[')?.split(']').next().map(|name| name.trim().to_owned());
@@ -589,6 +607,13 @@ danger_min_hops = 1
     }
 
     #[test]
+    fn the_network_file_is_looked_for_beside_the_configuration() {
+        let config = parse("network = \"three.network.toml\"").unwrap();
+        assert_eq!(config.network.as_deref(), Some(Path::new("/etc/port17/three.network.toml")));
+        assert_eq!(parse(&config.to_toml()).unwrap(), config);
+    }
+
+    #[test]
     fn unknown_keys_are_refused_with_file_line_and_key() {
         let text = error("label = \"harbour\"\n\n[node]\nlissen = []\n");
         assert!(text.starts_with("/etc/port17/port17.toml:4: node.lissen: unknown field `lissen`"), "{text}");
@@ -612,6 +637,7 @@ danger_min_hops = 1
             ("label = \"Harbour\"", ":1: label: `Harbour`", "3 to 24"),
             ("group = \"é\"", ":1: group: `é`", "ASCII"),
             ("parameters = \"fast\"", ":1: parameters: ", "`demo`"),
+            ("network = \"x\"\nparameters = \"demo\"", ":2: parameters: ", "remove this key"),
             ("[node]\naddresses = [\"0.0.0.0:1717\"]", ":2: node.addresses: ", "dial"),
             ("[exit]\npolicy = []\n[exit.hosts]\n\"a b\" = \"127.0.0.1\"", ":4: exit.hosts: `a b`", "characters"),
             ("[exit]\npolicy = []\n[exit.hosts]\n\"a\" = \"here\"", ":4: exit.hosts.\"a\": `here`", "IPv4"),

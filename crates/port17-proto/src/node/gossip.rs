@@ -10,10 +10,7 @@ impl Node {
         match message {
             Message::Publish => self.handle_publish(lane, peer, true),
             Message::Unpublish => self.handle_publish(lane, peer, false),
-            Message::ListSeq(seq) => self.handle_list_seq(lane, peer, seq),
-            Message::WantList { seq, offset } => self.handle_want_list(lane, seq, offset),
-            Message::List { seq, offset, total, bytes } => self.handle_list_piece(lane, seq, offset, total, &bytes),
-            _ => {}
+            message => self.handle_list_message(lane, peer, message),
         }
     }
 }

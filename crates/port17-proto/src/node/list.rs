@@ -220,7 +220,17 @@ impl Node {
         }
     }
 
-    pub(super) fn handle_list_seq(&mut self, lane: LaneId, peer: Peer, seq: u64) {
+    /// LIST_SEQ, WANT_LIST or LIST on an admitted lane 1.
+    pub(super) fn handle_list_message(&mut self, lane: LaneId, peer: Peer, message: Message) {
+        match message {
+            Message::ListSeq(seq) => self.handle_list_seq(lane, peer, seq),
+            Message::WantList { seq, offset } => self.handle_want_list(lane, seq, offset),
+            Message::List { seq, offset, total, bytes } => self.handle_list_piece(lane, seq, offset, total, &bytes),
+            _ => {}
+        }
+    }
+
+    fn handle_list_seq(&mut self, lane: LaneId, peer: Peer, seq: u64) {
         // law 1: what a client has is nothing to a node
         if matches!(peer, Peer::Client(_)) || self.network.is_none() {
             return;
@@ -239,7 +249,7 @@ impl Node {
     }
 
     /// Stateless: whoever asks gets the piece.
-    pub(super) fn handle_want_list(&mut self, lane: LaneId, seq: u64, offset: u32) {
+    fn handle_want_list(&mut self, lane: LaneId, seq: u64, offset: u32) {
         // A client has nobody to pass anything on to.
         if self.is_client() {
             return self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "WANT_LIST to a client"));
@@ -257,7 +267,7 @@ impl Node {
         self.send(lane, &Message::List { seq, offset, total, bytes });
     }
 
-    pub(super) fn handle_list_piece(&mut self, lane: LaneId, seq: u64, offset: u32, total: u32, piece: &[u8]) {
+    fn handle_list_piece(&mut self, lane: LaneId, seq: u64, offset: u32, total: u32, piece: &[u8]) {
         let fetch = self.lists.fetch.as_mut().filter(|fetch| fetch.lane == lane && fetch.seq == seq);
         let Some(fetch) = fetch else {
             return self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "a LIST that nobody asked for"));

@@ -213,7 +213,8 @@ impl Mesh {
         self.add_host(config, NodeId([0; 32]), link_key_of(seed), vec![])
     }
 
-    fn add_host(&mut self, config: Config, id: NodeId, link_key: VerifyingKey, addresses: Vec<SocketAddr>) -> usize {
+    /// A machine whose engine is started as a test wants it.
+    pub fn add_host(&mut self, config: Config, id: NodeId, link_key: VerifyingKey, addresses: Vec<SocketAddr>) -> usize {
         let host = self.hosts.len();
         let node = Node::new(config, self.time(host)).unwrap();
         self.hosts.push(Host {

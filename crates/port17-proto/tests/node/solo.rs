@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use port17_proto::crypto::{Entropy, SigningKey, VerifyingKey};
 use port17_proto::node::Node;
+use port17_proto::node::config::Config;
 use port17_proto::node::io::{DialId, Input, LaneId, Output, Peer};
 use port17_proto::timers::Time;
 use port17_proto::wire::message::{Hello, LaneSlot, LinkId, Message, RawMessage};
@@ -33,14 +34,25 @@ impl Solo {
         mesh.add(Plan { neighbours: vec![id_of(plan.seed)], ..Plan::new(other) });
         mesh.run_for(Duration::from_secs(1));
         let bottle = mesh.hosts[0].bottle_bytes.clone();
-        let node = Node::new(node_config(&plan), time(now)).unwrap();
-        let mut solo = Self { node, now, outputs: vec![], lanes: 0 };
+        let mut solo = Self::of(node_config(&plan), now);
         solo.handle(Input::Bottle(bottle));
+        solo
+    }
+
+    /// An engine that is started as a test wants it.
+    pub fn of(config: Config, now: Duration) -> Self {
+        let node = Node::new(config, time(now)).unwrap();
+        let mut solo = Self { node, now, outputs: vec![], lanes: 0 };
+        solo.drain();
         solo
     }
 
     pub fn handle(&mut self, input: Input) {
         self.node.handle(input, time(self.now));
+        self.drain();
+    }
+
+    fn drain(&mut self) {
         loop {
             match self.node.poll() {
                 Output::Wait { .. } => return,

@@ -14,11 +14,14 @@ use port17_proto::node::status::NodeStatus;
 use tokio::sync::{mpsc, oneshot};
 
 use super::driver::Report;
+use super::membership::MembershipView;
+use crate::bootstrap::{Attempt, SourceState};
 use crate::client::name;
 use crate::client::tunnel::{CircuitView, Tunnel};
 use crate::control::{
-    BottleStatus, CircuitStatus, Circuits, Daemon, HopRole, HopSample, LinkStatus, MapLink, MapNode, MeshMap, NodeName,
-    Published, Refusal, RefusalCode, Reloaded, Role, RouteSample, RouteWish, Status, Trust,
+    BottleStatus, CircuitStatus, Circuits, Daemon, HopRole, HopSample, LinkStatus, ListStatus, MapLink, MapNode, MeshMap,
+    NetworkStatus, NodeName, Published, Refusal, RefusalCode, Reloaded, Role, RouteSample, RouteWish, SourceStatus, Status,
+    StoreStatus, Trust,
 };
 use crate::lane::lock;
 use crate::plane::{Plane, unix_ms};
@@ -41,6 +44,8 @@ pub(super) struct Answers {
     pub(super) questions: mpsc::Sender<Question>,
     /// The configured label.
     pub(super) label: Option<String>,
+    /// None without a network.
+    pub(super) member: Option<MembershipView>,
     /// None for a node.
     pub(super) client: Option<ClientAnswers>,
 }
@@ -65,6 +70,10 @@ impl Daemon for Answers {
         };
         if let Some(engine) = &report.status {
             add_engine(&mut status, engine, &report);
+        }
+        if let Some(member) = &self.member {
+            status.network = Some(network_status(member, report.status.as_ref()));
+            status.store = Some(store_status(member));
         }
         if let Some(client) = &self.client {
             status.socks = Some(client.socks);
@@ -154,6 +163,35 @@ fn add_engine(status: &mut Status, engine: &NodeStatus, report: &Report) {
         withdrawn: bottle.withdrawn as u64,
     });
     status.counts.extend(engine.counts.iter().map(|(what, times)| ((*what).to_owned(), *times)));
+}
+
+fn network_status(member: &MembershipView, engine: Option<&NodeStatus>) -> NetworkStatus {
+    let list = engine.and_then(|engine| engine.list).map(|list| ListStatus {
+        seq: list.seq,
+        issued_s: list.issued_s,
+        expires_s: list.expires_s,
+        nodes: list.nodes as u64,
+    });
+    NetworkStatus {
+        name: member.definition.name().to_owned(),
+        network_id: member.definition.id().to_string(),
+        list,
+        sources: member.bootstrap.sources().into_iter().map(source_status).collect(),
+    }
+}
+
+fn source_status(source: SourceState) -> SourceStatus {
+    let (result, ok, ago) = match source.last {
+        None => (None, false, None),
+        Some(Attempt { ago_s, seq: Some(seq), .. }) => (Some(format!("has list {seq}")), true, Some(ago_s)),
+        Some(Attempt { ago_s, problem, .. }) => (problem, false, Some(ago_s)),
+    };
+    SourceStatus { source: source.source, ok, result, tried_s_ago: ago, again_in_s: source.next_in_s }
+}
+
+fn store_status(member: &MembershipView) -> StoreStatus {
+    let report = member.store.report();
+    StoreStatus { path: member.store_path.display().to_string(), waiting: report.waiting as u64, problem: report.problem }
 }
 
 fn link_status(link: &port17_proto::node::status::LinkStatus, role: Role, report: &Report) -> LinkStatus {

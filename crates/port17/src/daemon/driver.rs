@@ -29,10 +29,14 @@ use tokio::time::Instant;
 
 use super::answers::{QUESTIONS, Question, mesh_map};
 use super::lanes::{Dial, DialKey, LaneAttempt};
+use super::membership::Membership;
+use super::reload::Reloading;
 use super::{throw_away, time};
+use crate::bootstrap::Fetched;
 use crate::bottles::{BottleDirectory, BottleFile};
 use crate::client::tunnel::FirstHops;
-use crate::control::{NodeName, Reloaded};
+use crate::config::Config;
+use crate::control::{NodeName, Refusal, RefusalCode, Reloaded};
 use crate::exit::Exit;
 use crate::keystore::SeqFile;
 use crate::lane::{self, Lane, lock};
@@ -45,6 +49,15 @@ pub(super) struct Files {
     pub(super) bottles: BottleDirectory,
     pub(super) seq: Option<SeqFile>,
     pub(super) id: Option<NodeId>,
+}
+
+/// Where a daemon's lists and settings come from.
+pub(super) struct Sources {
+    /// None: Bottles come from a directory.
+    pub(super) membership: Option<Membership>,
+    pub(super) reloading: Reloading,
+    /// What it was started with.
+    pub(super) config: Config,
 }
 
 /// What status displays are made of.
@@ -78,6 +91,7 @@ pub(super) struct Driver {
     link_key: Arc<LinkKey>,
     entropy: Entropy,
     files: Files,
+    sources: Sources,
     report: Arc<Mutex<Report>>,
     view: watch::Sender<Arc<MeshView>>,
     first: watch::Sender<Option<FirstHops>>,
@@ -114,6 +128,7 @@ impl Driver {
         link_key: LinkKey,
         entropy: Entropy,
         files: Files,
+        sources: Sources,
         report: Arc<Mutex<Report>>,
         view: watch::Sender<Arc<MeshView>>,
     ) -> Self {
@@ -127,6 +142,7 @@ impl Driver {
             link_key: Arc::new(link_key),
             entropy,
             files,
+            sources,
             report,
             view,
             first: watch::channel(None).0,
@@ -186,6 +202,15 @@ impl Driver {
                     self.answer(question);
                     Input::Tick
                 }
+                fetched = next_list(&mut self.sources.membership) => {
+                    tracing::debug!(source = %fetched.source, "a list for the engine");
+                    Input::List(fetched.bytes)
+                }
+                () = self.sources.reloading.asked() => {
+                    // Whoever sent the signal reads the log.
+                    let _ = self.reload();
+                    Input::Tick
+                }
                 _ = second.tick() => {
                     self.every_second();
                     Input::Tick
@@ -198,7 +223,18 @@ impl Driver {
             self.node.handle(input, time(self.plane.clock));
             deadline = self.drain();
         }
+        self.end().await;
+    }
+
+    /// Waits for the lanes' good-byes, and writes what the store has not taken yet.
+    async fn end(mut self) {
+        let membership = self.sources.membership.take();
         self.end_lanes().await;
+        let Some(membership) = membership else { return };
+        let closed = tokio::task::spawn_blocking(|| membership.close()).await;
+        if let Ok(report) = closed {
+            tracing::debug!(records = report.records, waiting = report.waiting, "the store is closed");
+        }
     }
 
     fn instant(&self, mono: Duration) -> Instant {
@@ -284,7 +320,16 @@ impl Driver {
             }
             Output::StoreSeq(seq) => self.store_seq(seq),
             Output::PublishBottle { seq: _, bytes } => self.publish(&bytes),
-            Output::Save(..) | Output::Forget(_) => {}
+            Output::Save(key, bytes) => {
+                if let Some(membership) = &self.sources.membership {
+                    membership.store().save(key, bytes);
+                }
+            }
+            Output::Forget(key) => {
+                if let Some(membership) = &self.sources.membership {
+                    membership.store().forget(key);
+                }
+            }
             Output::NewCircuitKey(key) => self.plane.hold_key(key),
             Output::EraseCircuitKey(key) => self.plane.erase_key(key),
             Output::Guards(GuardSet { guards, active }) => {
@@ -292,7 +337,7 @@ impl Driver {
                 let hop2 = pinned.map(|guard| guard.hop2).unwrap_or_default();
                 self.first.send_replace(Some(FirstHops { guard: active, hop2 }));
             }
-            Output::ListAccepted { seq } => tracing::info!(seq, "a newer signed list is in force"),
+            Output::ListAccepted { seq } => self.list_accepted(seq),
             Output::ListRefused(why) => tracing::warn!(why, "a signed list was refused"),
             // spec 10, 1: a file that fails is named.
             Output::Counted(what) => match &self.reading {
@@ -415,20 +460,50 @@ impl Driver {
                 let _ = asker.send(mesh_map(self.bottles(), self.own_bottle.as_ref()));
             }
             Question::Reload(asker) => {
-                self.rescan();
-                let _ = asker.send(Ok(Reloaded::default()));
+                let _ = asker.send(self.reload());
             }
         }
     }
 
+    /// Looks again at what the daemon was configured with. A file that is wrong changes nothing at all.
+    fn reload(&mut self) -> Result<Reloaded, Refusal> {
+        let reloaded = self.sources.reload();
+        match &reloaded {
+            Ok(Reloaded { changed, needs_restart }) => {
+                tracing::info!(changed = %changed.join("; "), needs_restart = %needs_restart.join(", "), "reloaded");
+                self.rescan();
+            }
+            Err(refusal) => tracing::error!(error = %refusal, "not reloaded: all stays as it was"),
+        }
+        reloaded
+    }
+
     fn every_second(&mut self) {
         self.plane.sweep();
+        self.note_list();
         self.rescan();
         self.renew_guard();
     }
 
-    /// Looks for Bottles that are new or changed in the directory.
+    fn note_list(&self) {
+        if let Some(membership) = &self.sources.membership {
+            membership.note_list(&self.node);
+        }
+    }
+
+    fn list_accepted(&self, seq: u64) {
+        tracing::info!(seq, nodes = self.node.listed().len(), "a signed list is in force");
+        self.note_list();
+        if *self.node.params() != self.plane.params {
+            tracing::info!("the list has other parameters: circuits and memory go by them from the next start");
+        }
+    }
+
+    /// Looks for Bottles that are new or changed in the directory. In a network they come over links alone.
     fn rescan(&mut self) {
+        if self.sources.membership.is_some() {
+            return;
+        }
         let files = match self.files.bottles.read_all() {
             Ok(files) => files,
             Err(error) => {
@@ -513,4 +588,21 @@ fn control_frame(bytes: &[u8], flags: u8) -> Option<FrameBuf> {
     frame.bytes_mut()[HEADER_BYTES..].copy_from_slice(&body);
     frame.set_header(Header { flags, ..Header::new(port17_proto::ids::CircuitId(0), Code::Control) });
     Some(frame)
+}
+
+impl Sources {
+    fn reload(&mut self) -> Result<Reloaded, Refusal> {
+        let refused = |why| Refusal::new(RefusalCode::Configuration, why);
+        let needs_restart = self.reloading.changed_keys(&self.config).map_err(refused)?;
+        let changed = self.membership.as_mut().map(Membership::reload).transpose().map_err(refused)?;
+        Ok(Reloaded { changed: changed.unwrap_or_default(), needs_restart })
+    }
+}
+
+/// Without a network there is none, ever.
+async fn next_list(membership: &mut Option<Membership>) -> Fetched {
+    match membership {
+        Some(membership) => membership.next_list().await,
+        None => std::future::pending().await,
+    }
 }

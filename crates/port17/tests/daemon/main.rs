@@ -6,5 +6,6 @@ mod control;
 mod exit;
 mod lanes;
 mod mesh;
+mod network;
 mod origin;
 mod peer;
