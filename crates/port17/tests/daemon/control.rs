@@ -100,6 +100,17 @@ fn the_map_has_every_node_and_each_mutual_link_once() {
 }
 
 #[test]
+fn a_status_says_which_links_are_published() {
+    let mesh = mapped();
+    let both = Some(control::Published { here: true, there: true });
+    let status = mesh.nodes[0].wait("published links", |status| status.links.iter().all(|link| link.published == both));
+    assert_eq!((status.links.len(), status.map_nodes, status.known, status.trusted), (2, 3, 2, 2));
+    assert!(status.bottle.is_some() && status.wanted_links.is_none(), "{status:#?}");
+    let status = mesh.client.status().unwrap();
+    assert!(status.links.iter().all(|link| link.published.is_none() && link.dialled), "{status:#?}");
+}
+
+#[test]
 fn a_client_draws_routes_as_wished() {
     let mesh = mapped();
     let route = draw(&mesh, &RouteWish::default()).unwrap();
