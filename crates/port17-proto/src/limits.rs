@@ -70,6 +70,23 @@ pub const BOTTLES_BYTES: usize = 60 * 1024;
 pub const RECONCILE_ENTRIES: usize = 1024;
 /// Bytes of a tombstone.
 pub const TOMBSTONE_BYTES: usize = 256;
+/// Tombstones kept: a node that leaves is rare, and all of them go to each new link in a quarter of what a lane queues.
+pub const TOMBSTONES: usize = 1024;
+/// Tombstones of identities whose Bottle is not held: a quarter, since anyone can make them.
+pub const TOMBSTONES_UNKNOWN: usize = TOMBSTONES / 4;
+/// Expired Bottles kept as hints where their nodes may be found: some 20 MB.
+pub const HINTS: usize = 8192;
+/// Short ids that one neighbour has offered and that were not asked for yet: a whole map.
+pub const OFFERED_IDS: usize = BOTTLERACK_BOTTLES;
+/// Short ids that were refused lately and are not asked for again: some 100 kB.
+pub const REFUSED_IDS: usize = 4096;
+/// RECONCILEs sent at once; the rest of a large map follows one by one. With the largest answer of Bottles and all tombstones they
+/// stay below what a lane queues.
+pub const RECONCILES_AT_ONCE: usize = 4;
+/// RECONCILEs taken from one neighbour within half a repair interval: twice a full map.
+pub const RECONCILES: u32 = 80;
+/// Short ids announced to one neighbour in one batch: 16 messages; what is left follows in the next.
+pub const ANNOUNCED_AT_ONCE: usize = 16 * ANNOUNCE_IDS;
 /// A signed bootstrap list: a few hundred nodes.
 pub const LIST_BYTES: usize = 1024 * 1024;
 /// Nodes that a list names: a Bottle has more than a kilobyte.

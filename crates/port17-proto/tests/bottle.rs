@@ -9,8 +9,9 @@ use port17_proto::bottle::{Address, VerifiedBottle};
 use port17_proto::bottle::{
     BottleContent, BottleError, BottleRules, CborError, Flags, LinkClaim, NodePrefix, Seq, UnverifiedBottle,
 };
-use port17_proto::bottlerack::{Bottlerack, Insert};
+use port17_proto::bottlerack::{Bottlerack, Insert, RackRules};
 use port17_proto::limits::BOTTLE_BYTES;
+use port17_proto::params::Params;
 use port17_proto::policy::ExitPolicy;
 use port17_proto::wire::registry::{BottleKey, LaneType, Scope};
 use proptest::prelude::*;
@@ -311,7 +312,7 @@ fn a_rack_holds_one_scope() {
 
 #[test]
 fn a_full_rack_takes_newer_bottles_of_its_nodes_alone() {
-    let mut rack = Bottlerack::with_capacity(Scope::Public, 2);
+    let mut rack = Bottlerack::with_rules(Scope::Public, RackRules { most_bottles: 2, ..Params::DEFAULT.rack_rules() });
     assert_eq!(rack.insert(version(1, SEQ, 0), NOW_MS), Insert::New);
     assert_eq!(rack.insert(version(2, SEQ, 0), NOW_MS), Insert::New);
     assert_eq!(rack.insert(version(3, SEQ, 0), NOW_MS), Insert::Full);

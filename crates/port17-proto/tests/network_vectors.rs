@@ -1,4 +1,4 @@
-//! Vectors for other implementations: `docs/spec/vectors/network.json`. `PORT17_BLESS=1` writes it anew.
+//! Vectors for other implementations: `docs/spec/vectors/network.json` and `tombstone.json`. `PORT17_BLESS=1` writes them anew.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod sample_bottle;
@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use port17_proto::bottle::{Seq, Tombstone, TombstoneError, UnverifiedTombstone};
 use port17_proto::ids::NetworkId;
 use port17_proto::limits::LIST_LIFE_S;
 use port17_proto::network::{Definition, ListContent, ListError, Release, Roots, SignedList};
 use port17_proto::params::{Params, Rate, SetName};
-use sample_bottle::{array, bytes, key, map, minimal, text, uint};
+use sample_bottle::{NOW_MS, SEQ, array, bytes, key, map, minimal, text, uint};
 use sample_list::{DAY_S, NOW_S, content, definition, envelope, fields, old_bottle, payload, sign_payload, signed, signed_by};
 use serde_json::{Value, json};
 
@@ -194,6 +195,76 @@ fn invalid_vector((name, now_s, envelope): &Case) -> Value {
 /// The error's name without what it holds.
 fn variant(error: &ListError) -> String {
     format!("{error:?}").chars().take_while(char::is_ascii_alphanumeric).collect()
+}
+
+// ---- Tombstones (spec 04, 6) ----
+
+const HOUR_MS: u64 = 3_600_000;
+const LIFE_MS: u64 = 30 * 24 * HOUR_MS;
+
+fn tombstone_payload(fields: &[(u64, Vec<u8>)]) -> Vec<u8> {
+    map(fields)
+}
+
+fn tombstone(payload: &[u8], tag: &str) -> Vec<u8> {
+    array(&[uint(2), bytes(payload), bytes(&key(1).sign(tag, &[payload]))])
+}
+
+#[test]
+fn tombstone_vectors() {
+    let valid: Vec<Value> = [(1, SEQ), (6, 1)].map(|(seed, seq)| valid_tombstone(seed, seq)).into();
+    let invalid: Vec<Value> = invalid_tombstones().iter().map(invalid_tombstone).collect();
+    compare("tombstone.json", &json!({ "life_ms": LIFE_MS, "ahead_ms": HOUR_MS, "valid": valid, "invalid": invalid }));
+}
+
+fn valid_tombstone(seed: u8, seq: u64) -> Value {
+    let envelope = Tombstone::sign(&key(seed), Seq(seq));
+    let verified = UnverifiedTombstone::parse(&envelope).unwrap().verify(seq, LIFE_MS, HOUR_MS).unwrap();
+    json!({
+        "identity_seed": hex(&[seed; 32]),
+        "seq": seq,
+        "node_id": hex(&verified.node_id().0),
+        "envelope": hex(&envelope),
+    })
+}
+
+fn invalid_tombstones() -> Vec<Case> {
+    const TAG: &str = "p17-tombstone-v1";
+    let identity = || bytes(&key(1).public().0);
+    let fields = || vec![(1, uint(1)), (2, identity()), (3, uint(SEQ))];
+    let good = tombstone(&tombstone_payload(&fields()), TAG);
+    let mut forged = good.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    let with = |at: usize, field: (u64, Vec<u8>)| {
+        let mut all = fields();
+        all[at] = field;
+        tombstone(&tombstone_payload(&all), TAG)
+    };
+    let more = [fields(), vec![(4, uint(0))]].concat();
+    vec![
+        ("forged", NOW_MS, forged),
+        ("another tag", NOW_MS, tombstone(&tombstone_payload(&fields()), "p17-bottle-v1")),
+        ("too early", SEQ - HOUR_MS - 1, good.clone()),
+        ("too late", SEQ + LIFE_MS, good.clone()),
+        ("another suite", NOW_MS, with(0, (1, uint(2)))),
+        ("31 bytes of identity", NOW_MS, with(1, (2, bytes(&[1; 31])))),
+        ("another field", NOW_MS, with(2, (4, uint(SEQ)))),
+        ("a fourth field", NOW_MS, tombstone(&tombstone_payload(&more), TAG)),
+        ("a Bottle's envelope", NOW_MS, [&[good[0], 1][..], &good[2..]].concat()),
+        ("a byte follows", NOW_MS, [&good[..], &[0]].concat()),
+        ("cut", NOW_MS, good[..80].to_vec()),
+    ]
+}
+
+fn invalid_tombstone((name, now_ms, envelope): &Case) -> Value {
+    let verdict = UnverifiedTombstone::parse(envelope).and_then(|it| it.verify(*now_ms, LIFE_MS, HOUR_MS));
+    let error = match verdict.unwrap_err() {
+        TombstoneError::TooLarge | TombstoneError::Encoding(_) | TombstoneError::Shape => "Malformed",
+        TombstoneError::Signature => "Signature",
+        TombstoneError::Ahead => "Ahead",
+        TombstoneError::Old => "Old",
+    };
+    json!({ "name": name, "now_ms": now_ms, "envelope": hex(envelope), "error": error })
 }
 
 #[test]

@@ -40,12 +40,14 @@ mod content;
 mod envelope;
 mod measure;
 mod seq;
+mod tombstone;
 
 pub use cbor::CborError;
 pub use content::{Address, BottleContent, CircuitKey, Flags, LinkClaim, NodePrefix, ProtocolRange};
 pub use envelope::{BottleRules, ShortId, UnverifiedBottle, VerifiedBottle};
 pub use measure::{capacity_code, capacity_mbit_s, rtt_code, rtt_us};
 pub use seq::Seq;
+pub use tombstone::{Tombstone, TombstoneError, UnverifiedTombstone};
 
 use crate::wire::registry::BottleKey;
 

@@ -5,11 +5,11 @@
 //! compute the same number, and nobody knew it before the list whose seed it takes was signed. The first half of those dialled is
 //! drawn among trusted nodes alone, since identities cost nothing: made-up ones cannot take all of a node's links.
 //!
-//! A link lives as long as it works; news change nothing that stands. What fails three times rests, and the next best takes its place,
-//! so dead nodes do not eat the degree; when nobody else is left, those that rest are tried again at the longest wait.
+//! A link lives as long as it works; news change nothing that stands. What fails three times, and stands in the Bottle no more, rests, and the
+//! next best takes its place, so dead nodes do not eat the degree; when nobody else is left, those that rest are tried again at the longest wait.
 //!
-//! Inbound links are taken while there is a place: 64 in all, those that the node still wants to dial are kept free, and unknown nodes
-//! together get half of the rest. Nothing that a client says is looked at here (law 1).
+//! Inbound links are taken while there is a place: 64 in all, those that the node still wants to dial are kept free, and an unknown node
+//! gets none when unknown nodes have half. Nothing that a client says is looked at here (law 1).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -79,7 +79,7 @@ pub(super) fn rendezvous(seed: &[u8; 32], one: &NodeId, other: &NodeId) -> Hash 
 struct Places {
     /// Links up, and those that this side has chosen.
     taken: usize,
-    /// Of them the unknown nodes' that this side has not chosen.
+    /// Of them the unknown nodes'.
     unknown: usize,
     /// Kept free for links that this side still wants to dial.
     reserved: usize,
@@ -137,13 +137,12 @@ impl Node {
     }
 
     fn places(&self) -> Places {
-        let mine = |link: &NodeLink| link.keep != Keep::Theirs;
-        let unknown = |node: &NodeId| self.trust(node) != Trust::Trusted;
-        let chosen = self.links.nodes().filter(|(_, link)| link.keep == Keep::Chosen).count();
+        let taken = self.links.nodes().filter(|(_, link)| link.is_up() || link.keep != Keep::Theirs).map(|(node, _)| node);
+        let (trusted, unknown): (Vec<&NodeId>, Vec<&NodeId>) = taken.partition(|node| self.trust(node) == Trust::Trusted);
         Places {
-            taken: self.links.nodes().filter(|(_, link)| link.is_up() || mine(link)).count(),
-            unknown: self.links.nodes().filter(|(node, link)| link.is_up() && !mine(link) && unknown(node)).count(),
-            reserved: self.dialled_degree().saturating_sub(chosen),
+            taken: trusted.len() + unknown.len(),
+            unknown: unknown.len(),
+            reserved: self.dialled_degree().saturating_sub(self.chosen()),
         }
     }
 
@@ -187,7 +186,7 @@ impl Node {
             if self.chosen() >= wanted {
                 return;
             }
-            self.choose(node);
+            self.choose_node(node);
         }
         // Nobody else is left.
         for node in resting {
@@ -226,6 +225,14 @@ impl Node {
         }
         fresh.sort_by(|one, other| other.score.cmp(&one.score));
         resting.sort();
+        // Whose Bottle has expired is most likely gone: tried when there are not enough others.
+        let hinted: Vec<NodeId> = self.bottlerack.hinted().filter(|node| !self.is_listed(node)).collect();
+        for node in hinted.into_iter().filter(|node| !self.links.keeps(*node) && self.may_choose(node)) {
+            let rests = self.part_choice().is_some_and(|choice| choice.resting.contains_key(&node));
+            if !rests {
+                fresh.push(Candidate { node, score: Hash::default(), trusted: false });
+            }
+        }
         (fresh, resting.into_iter().map(|(_, node)| node).collect())
     }
 
@@ -238,7 +245,7 @@ impl Node {
         self.contact(*node).is_some_and(|contact| !contact.addresses.is_empty() && !contact.keys.is_empty())
     }
 
-    fn choose(&mut self, node: NodeId) {
+    fn choose_node(&mut self, node: NodeId) {
         if !self.links.is_up(&node) && self.places().taken >= LINKS {
             return;
         }
@@ -271,7 +278,9 @@ impl Node {
             why,
             DownReason::SentAway(GoAwayReason::Full | GoAwayReason::Stranger | GoAwayReason::Version | GoAwayReason::Network)
         );
-        if !refused && link.failures() < FAILURES {
+        // A link that stands in the Bottle has its grace: who restarts finds it again.
+        let in_grace = matches!(&self.part, Part::Node(part) if part.own.listed.contains(&node));
+        if !refused && (in_grace || link.failures() < FAILURES) {
             return;
         }
         let until = self.now.mono + self.params.backoff_max * REST_WAITS;
@@ -367,7 +376,7 @@ impl Node {
         let trusted = far.iter().filter(|node| self.trust(node) == Trust::Trusted && self.may_choose(node));
         let best = trusted.max_by_key(|node| rendezvous(&seed, &self.id, node)).copied();
         if let Some(best) = best {
-            self.choose(best);
+            self.choose_node(best);
         }
     }
 

@@ -243,6 +243,9 @@ impl Node {
     pub(super) fn guard_news(&mut self, node: NodeId) {
         let Some(guards) = self.guards() else { return };
         let concerned = guards.concerns(&node);
+        if guards.of(&node).is_some_and(|held| !self.is_usable_guard(held)) {
+            self.review_guards();
+        }
         self.guard_news_all();
         if concerned {
             self.timers.set_earlier(TimerKey::Pins, self.now.mono + self.params.link_settle);
@@ -607,9 +610,6 @@ impl Node {
     }
 
     fn why_no_guard(&self) -> String {
-        if self.network.is_some() && !self.list().is_some() {
-            return "a signed list: none is known yet".to_owned();
-        }
         if self.known_count() == 0 {
             return "Bottles: none is known yet".to_owned();
         }

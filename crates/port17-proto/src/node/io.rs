@@ -56,7 +56,8 @@ pub enum Input {
         remote: IpAddr,
     },
     /// A message of the control stream came. After passing on the first one the lane's reader takes no further frame until
-    /// [`Output::AdmitLane`] or [`Output::Close`]: what follows a HELLO may already be a circuit's.
+    /// [`Output::AdmitLane`] or [`Output::Close`]: what follows a HELLO may already be a circuit's. [`Output::HearLane`] lets it pass
+    /// on one more.
     Control {
         /// The lane it came on.
         lane: LaneId,
@@ -88,6 +89,8 @@ pub enum Input {
     },
     /// The bytes of a Bottle that the operator put into the directory of Bottles: trusted.
     Bottle(Vec<u8>),
+    /// The bytes of a tombstone that the operator has signed: told to all.
+    Tombstone(Vec<u8>),
     /// The bytes of a signed list, from a file or a server.
     List(Vec<u8>),
     /// [`Output::StoreSeq`] is done: it survives a crash.
@@ -175,6 +178,12 @@ pub enum Reason {
     Bottlerack,
     /// A piece of a list may be late.
     List,
+    /// New Bottles are to be announced, or asked for.
+    Gossip,
+    /// A neighbour is to be told what is held.
+    Repair,
+    /// An answer may be late.
+    Answer,
     /// The engine has stopped.
     Stopped,
 }
@@ -207,6 +216,11 @@ pub enum Output {
     },
     /// Send what is queued urgent, then close the lane.
     Close {
+        /// The lane.
+        lane: LaneId,
+    },
+    /// The lane's reader passes on the next message of the control stream too, then waits again.
+    HearLane {
         /// The lane.
         lane: LaneId,
     },
@@ -292,6 +306,7 @@ impl fmt::Debug for Output {
             Self::CancelDial(dial) => write!(f, "CancelDial({dial:?})"),
             Self::Send { lane, urgent, message } => write!(f, "Send({lane:?}, urgent {urgent}, {} bytes)", message.len()),
             Self::Close { lane } => write!(f, "Close({lane:?})"),
+            Self::HearLane { lane } => write!(f, "HearLane({lane:?})"),
             Self::AdmitLane { lane, peer, slot, .. } => write!(f, "AdmitLane({lane:?}, {peer:?}, {slot:?})"),
             Self::LinkUp { peer, lanes } => write!(f, "LinkUp({peer:?}, {lanes:?})"),
             Self::LinkDown { peer } => write!(f, "LinkDown({peer:?})"),
@@ -368,6 +383,24 @@ pub enum Counted {
     Violation,
     /// A message of a later version was skipped.
     Skipped,
+    /// A peer of another network.
+    Network,
+    /// A node publishes more often than is allowed.
+    BottleTooOften,
+    /// A Bottle of a node that has left.
+    BottleBuried,
+    /// A Bottle that was offered and did not come when it was asked for.
+    BottleOmitted,
+    /// Another node holds the name.
+    NameTaken,
+    /// A tombstone that is too old, ahead, older than its node's Bottle, or without a place.
+    TombstoneRefused,
+    /// A stored record that does not hold what it should.
+    RecordDamaged,
+    /// An answer did not come in time.
+    AnswerTimeout,
+    /// More gossip than the rate allows.
+    TooMuchGossip,
 }
 
 impl Counted {
@@ -400,6 +433,15 @@ impl Counted {
             Self::OutOfPlace => "out-of-place",
             Self::Violation => "violation",
             Self::Skipped => "skipped",
+            Self::Network => "other-network",
+            Self::BottleTooOften => "bottle-too-often",
+            Self::BottleBuried => "bottle-buried",
+            Self::BottleOmitted => "bottle-omitted",
+            Self::NameTaken => "name-taken",
+            Self::TombstoneRefused => "tombstone-refused",
+            Self::RecordDamaged => "record-damaged",
+            Self::AnswerTimeout => "answer-timeout",
+            Self::TooMuchGossip => "too-much-gossip",
         }
     }
 }

@@ -221,7 +221,8 @@ impl Links {
 impl Node {
     /// Dials what a link lacks, if it is this side's turn and no wait is on.
     pub(super) fn dial_missing(&mut self, node: NodeId) {
-        if self.stopping || !self.links.keeps(node) {
+        // spec 11, 2: a node's first word on a lane is its Bottle
+        if self.stopping || !self.links.keeps(node) || !self.has_first_word() {
             return;
         }
         let contact = self.contact(node);
@@ -246,6 +247,14 @@ impl Node {
             if lacks && self.timers.at(TimerKey::Redial(node, slot)).is_none() {
                 self.dial(node, slot, &contact);
             }
+        }
+    }
+
+    /// Dials what any link lacks.
+    pub(super) fn dial_all_missing(&mut self) {
+        let nodes: Vec<_> = self.links.nodes.keys().copied().collect();
+        for node in nodes {
+            self.dial_missing(node);
         }
     }
 
@@ -305,21 +314,13 @@ impl Node {
         self.timers.set(TimerKey::Redial(node, slot), self.now.mono + wait * permille / 1000);
     }
 
-    /// Where an accepted node lane belongs.
-    pub(super) fn place_node(&mut self, lane: LaneId, hello: &Hello) -> Result<Peer, Closing> {
-        let stranger = Closing::refused(GoAwayReason::Stranger, Counted::Stranger);
-        let key = self.lanes.by_id(lane).map(|lane| lane.peer_key).ok_or(stranger)?;
-        // spec 05, 4: a node's key is in its Bottle
-        let node = self.neighbour_with_key(&key).ok_or(stranger)?;
-        self.place_known(node, hello)
-    }
-
-    /// Where an accepted lane of a node belongs that has proven to be `node`.
-    pub(super) fn place_known(&mut self, node: NodeId, hello: &Hello) -> Result<Peer, Closing> {
+    /// Where a neighbour's accepted lane belongs.
+    pub(super) fn place_node(&mut self, node: NodeId, slot: LaneSlot, id: LinkId) -> Result<Peer, Closing> {
+        // law 1: only with neighbours
         self.accepts_link(node)?;
         let link = self.links.nodes.get(&node);
-        let same = link.is_some_and(|link| link.is_up() && !link.dialled && link.id == hello.link);
-        match hello.slot {
+        let same = link.is_some_and(|link| link.is_up() && !link.dialled && link.id == id);
+        match slot {
             LaneSlot::One => {
                 let mine = link.is_some_and(|link| link.dialled && (link.is_up() || link.is_tried()));
                 // spec 05, 5: of two simultaneous dials the smaller NodeID's stays
@@ -497,8 +498,15 @@ impl Node {
         self.links.nodes.get(&node)?.places[slot.index()].lane
     }
 
-    fn neighbour_with_key(&self, key: &VerifyingKey) -> Option<NodeId> {
-        self.links.nodes.keys().copied().find(|node| self.link_keys(*node).contains(key))
+    /// The neighbour that a key shown on a lane of link `id` belongs to. A Bottle can name anyone's key: where several do, only the
+    /// link's id tells.
+    pub(super) fn neighbour_with_key(&self, key: &VerifyingKey, id: LinkId) -> Option<NodeId> {
+        let all: Vec<NodeId> = self.links.nodes.keys().copied().filter(|node| self.link_keys(*node).contains(key)).collect();
+        let has_id = |node: &&NodeId| self.links.nodes.get(node).is_some_and(|link| link.is_up() && link.id == id);
+        match &all[..] {
+            [only] => Some(*only),
+            several => several.iter().find(has_id).copied(),
+        }
     }
 
     pub(super) fn link_keys(&self, node: NodeId) -> Vec<VerifyingKey> {

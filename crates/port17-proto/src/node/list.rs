@@ -137,6 +137,13 @@ impl Node {
         }
     }
 
+    /// Who the list in force names is trusted, and in a network nobody else (spec 12, 3).
+    pub(super) fn trust_listed(&mut self) {
+        if let Some(list) = self.lists.in_force() {
+            self.bottlerack.trust_only(list.nodes().iter().map(VerifiedBottle::node_id));
+        }
+    }
+
     // ---- Lists that come ----
 
     /// A list from a file or a server.
@@ -203,7 +210,7 @@ impl Node {
             self.end_fetch();
         }
         self.push(Output::ListAccepted { seq });
-        for lane in self.stream_lanes() {
+        for lane in self.talking_lanes() {
             self.send(lane, &Message::ListSeq(seq));
         }
         self.list_changed();
@@ -212,7 +219,7 @@ impl Node {
 
     // ---- Lists on links (spec 11, 4) ----
 
-    /// A link's lane 1 is up: each side says which list it has, 0 for none.
+    /// A link's lane 1 is up, and the own Bottle said: each side says which list it has, 0 for none.
     pub(super) fn greet_with_list(&mut self, lane: LaneId) {
         if self.network.is_some() {
             let seq = self.lists.seq();
@@ -220,7 +227,7 @@ impl Node {
         }
     }
 
-    /// LIST_SEQ, WANT_LIST or LIST on an admitted lane 1.
+    /// LIST_SEQ, WANT_LIST or LIST on an admitted lane 1. A client sends the first two alone.
     pub(super) fn handle_list_message(&mut self, lane: LaneId, peer: Peer, message: Message) {
         match message {
             Message::ListSeq(seq) => self.handle_list_seq(lane, peer, seq),

@@ -10,6 +10,8 @@
 //! Invariants: the wall clock as the engine sees it never runs backwards; a Bottle is published only after its sequence number is
 //! stored; a lane carries circuits only between [`Output::AdmitLane`] and its end; whatever a peer sends costs at most its lane.
 
+mod bottles;
+mod bucket;
 mod choose;
 pub mod config;
 mod gossip;
@@ -29,6 +31,7 @@ use std::time::Duration;
 
 use choose::Choice;
 use config::{Config, ConfigError, Role};
+use gossip::Gossip;
 use guard::Guards;
 use io::{Counted, DialId, Input, LaneId, Output, Reason};
 use keys::CircuitKeys;
@@ -38,8 +41,8 @@ use list::Lists;
 use own::Own;
 use record::RecordKey;
 
-use crate::bottle::{Address, UnverifiedBottle, VerifiedBottle};
-use crate::bottlerack::{Bottlerack, Insert, Trust};
+use crate::bottle::{Address, VerifiedBottle};
+use crate::bottlerack::{Bottlerack, Trust};
 use crate::crypto::Entropy;
 use crate::ids::{NetworkId, NodeId};
 use crate::navigator::Map;
@@ -72,6 +75,9 @@ enum TimerKey {
     PongDue(LaneId),
     Dial(DialId),
     Redial(NodeId, LaneSlot),
+    Gossip,
+    Repair(LaneId),
+    Bulk(LaneId),
 }
 
 impl TimerKey {
@@ -87,6 +93,9 @@ impl TimerKey {
             Self::Handshake(_) => Reason::Handshake,
             Self::Ping(_) | Self::PongDue(_) => Reason::Ping,
             Self::Dial(_) | Self::Redial(..) => Reason::Dial,
+            Self::Gossip => Reason::Gossip,
+            Self::Repair(_) => Reason::Repair,
+            Self::Bulk(_) => Reason::Answer,
         }
     }
 }
@@ -121,6 +130,7 @@ pub struct Node {
     lists: Lists,
     lanes: Lanes,
     links: Links,
+    gossip: Gossip,
     timers: Timers<TimerKey>,
     outputs: VecDeque<Output>,
     counts: BTreeMap<Counted, u64>,
@@ -138,8 +148,8 @@ impl Node {
             config.params = list.params().clone();
         }
         config.validate()?;
-        let Config { role, params, network, stored, entropy } = config;
-        let mut entropy = entropy;
+        let Config { role, params, network, stored, mut entropy } = config;
+        let rack_rules = params.rack_rules();
         let record =
             |wanted| stored.iter().find(|(key, _)| *key == wanted).map(|(_, bytes)| bytes.as_slice()).unwrap_or_default();
         let anchors = publish::read_anchors(record(RecordKey::Anchors));
@@ -169,10 +179,11 @@ impl Node {
             part,
             entropy,
             now,
-            bottlerack: Bottlerack::new(Scope::Public),
+            bottlerack: Bottlerack::with_rules(Scope::Public, rack_rules),
             lists,
             lanes: Lanes::default(),
             links: Links::default(),
+            gossip: Gossip::default(),
             timers: Timers::new(),
             outputs: VecDeque::new(),
             counts: BTreeMap::new(),
@@ -185,9 +196,11 @@ impl Node {
             node.take_anchors(anchors);
         }
         node.timers.set(TimerKey::Bottlerack, now.mono + BOTTLERACK_SWEEP);
+        node.trust_listed();
         if let Some(why) = bad_list {
             node.list_refused(&why);
         }
+        node.restore_bottlerack(stored);
         node.begin();
         Ok(node)
     }
@@ -217,6 +230,7 @@ impl Node {
             Input::DialFailed { dial, why } => self.handle_dial_failed(dial, why),
             Input::Violation { lane, what } => self.handle_violation(lane, what),
             Input::Bottle(bytes) => self.handle_bottle(&bytes),
+            Input::Tombstone(bytes) => self.handle_tombstone(&bytes),
             Input::List(bytes) => self.handle_list(&bytes),
             Input::SeqStored(seq) => self.handle_seq_stored(seq),
             Input::SeqNotStored(seq) => self.handle_seq_not_stored(seq),
@@ -297,6 +311,9 @@ impl Node {
                 TimerKey::PongDue(lane) => self.handle_pong_timeout(lane),
                 TimerKey::Dial(dial) => self.handle_dial_timeout(dial),
                 TimerKey::Redial(node, _) => self.dial_missing(node),
+                TimerKey::Gossip => self.gossip_batch(),
+                TimerKey::Repair(lane) => self.repair(lane),
+                TimerKey::Bulk(lane) => self.handle_bulk_timeout(lane),
             }
         }
     }
@@ -316,57 +333,24 @@ impl Node {
 
     // ---- Bottles of others (spec 04; spec 10, 1) ----
 
-    fn handle_bottle(&mut self, bytes: &[u8]) {
-        let rules = self.params.bottle_rules();
-        // law 4: nothing unverified goes further
-        let verified = UnverifiedBottle::parse(bytes).and_then(|bottle| bottle.verify(self.now.unix_ms, &rules));
-        let Ok(bottle) = verified else { return self.count(Counted::BottleRefused) };
-        let node = bottle.node_id();
-        if node == self.id {
-            return self.meet_own_bottle(bottle.seq());
-        }
-        match self.bottlerack.insert(bottle, self.now.unix_ms) {
-            Insert::New | Insert::Newer => self.bottle_stored(node),
-            Insert::Same => {}
-            Insert::Older => self.count(Counted::BottleOlder),
-            Insert::Full => self.count(Counted::BottlerackFull),
-            Insert::WrongScope => self.count(Counted::BottleRefused),
-            Insert::Equivocation => {
-                self.count(Counted::BottleEquivocation);
-                self.bottle_stored(node);
-            }
-        }
-    }
-
-    fn bottle_stored(&mut self, node: NodeId) {
-        self.push(Output::BottlerackChanged(node));
-        self.guard_news(node);
-        self.links_changed();
-        self.dial_missing(node);
-    }
-
-    fn sweep_bottlerack(&mut self) {
-        for node in self.bottlerack.expire(self.now.unix_ms) {
-            self.push(Output::BottlerackChanged(node));
-        }
-        self.timers.set(TimerKey::Bottlerack, self.now.mono + BOTTLERACK_SWEEP);
-    }
-
     /// A newer list is in force: who was not known before may be dialled now.
     fn list_changed(&mut self) {
-        let kept: Vec<NodeId> = self.links.nodes().map(|(node, _)| *node).collect();
-        for node in kept {
-            self.dial_missing(node);
-        }
+        self.trust_listed();
+        self.bottlerack.set_rules(self.params.rack_rules());
+        self.dial_all_missing();
         self.links_changed();
         // Who is trusted no more is no guard any more.
         self.review_guards();
         self.guard_news_all();
     }
 
-    /// How a node can be reached, none without its Bottle: the newest of what came and what the list names.
+    /// How a node can be reached: the newest of the Bottle that came, be it expired, and what the list names. None without, for who is
+    /// distrusted, and for who has left.
     fn contact(&self, node: NodeId) -> Option<Contact> {
-        let stored = self.bottlerack.get(&node).map(|stored| &stored.bottle);
+        if self.trust(&node) == Trust::Distrusted || self.bottlerack.is_buried(&node) {
+            return None;
+        }
+        let stored = self.bottlerack.get(&node).or_else(|| self.bottlerack.hint(&node)).map(|stored| &stored.bottle);
         let listed = self.list().and_then(|list| list.node(&node));
         let bottle = stored.into_iter().chain(listed).max_by_key(|bottle| bottle.seq())?;
         let addresses = bottle.content().addresses.iter().filter(|address| self.may_dial(address)).map(Address::socket).collect();
@@ -379,15 +363,6 @@ impl Node {
     }
 
     // ---- What is known of nodes (spec 12) ----
-
-    /// What a node may be used for.
-    pub fn trust(&self, node: &NodeId) -> Trust {
-        if self.bottlerack.equivocation(node).is_some() {
-            return Trust::Distrusted;
-        }
-        let vouched = if self.network.is_some() { self.is_listed(node) } else { self.bottlerack.get(node).is_some() };
-        if vouched { Trust::Trusted } else { Trust::Unknown }
-    }
 
     /// Nodes whose Bottle is held or listed, this one left out.
     fn known_nodes(&self) -> Vec<NodeId> {

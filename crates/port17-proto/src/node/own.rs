@@ -183,7 +183,8 @@ impl Node {
         own.published = Some(Published { seq, at: self.now.mono });
         own.take_token(&self.params, self.now.mono);
         let changed = std::mem::take(&mut own.changed);
-        self.push(Output::PublishBottle { seq, bytes });
+        self.push(Output::PublishBottle { seq, bytes: bytes.clone() });
+        self.own_bottle_published(bytes);
         if changed {
             self.want_bottle();
         }

@@ -12,8 +12,7 @@
 
 use std::time::Duration;
 
-use super::io::{Counted, LaneId, Output};
-use super::lanes::Closing;
+use super::io::Output;
 use super::links::Keep;
 use super::record::RecordKey;
 use super::{Node, Part, TimerKey};
@@ -65,12 +64,8 @@ impl Node {
         }
     }
 
-    /// The peer wants the link in the map (`wanted`), or out of it.
-    pub(super) fn handle_publish(&mut self, lane: LaneId, peer: super::io::Peer, wanted: bool) {
-        let Some(node) = peer.node().filter(|_| !self.is_client()) else {
-            // law 1: a client has no say in what stands in a Bottle
-            return self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "PUBLISH on a client's link"));
-        };
+    /// The peer wants the link in the map (`wanted`), or out of it. A client has no say: its lane was closed for it (law 1).
+    pub(super) fn handle_publish(&mut self, node: NodeId, wanted: bool) {
         let Some(link) = self.links.get_mut(&node) else { return };
         if wanted {
             link.publishing.there = !link.publishing.barred;

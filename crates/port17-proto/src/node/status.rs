@@ -189,7 +189,7 @@ impl Node {
     fn lane_statuses(&self, node: NodeId) -> Vec<LaneStatus> {
         let admitted = self.lanes.iter().filter_map(|(_, lane)| match lane.stage {
             Stage::Admitted { peer, slot } if peer == Peer::Node(node) => Some(LaneStatus { slot, rtt: lane.rtt }),
-            Stage::Admitted { .. } | Stage::AwaitingHello | Stage::AwaitingAnswer { .. } => None,
+            Stage::Admitted { .. } | Stage::AwaitingHello | Stage::AwaitingBottle { .. } | Stage::AwaitingAnswer { .. } => None,
         });
         let mut lanes: Vec<_> = admitted.collect();
         lanes.sort_by_key(|lane| lane.slot);
@@ -221,9 +221,6 @@ impl Node {
     /// What a node lacks that decides about its links itself.
     fn links_wait_for(&self, links: &[LinkStatus]) -> Option<String> {
         let up = links.iter().filter(|link| link.is_up).count();
-        if up == 0 && self.network.is_some() && !self.list().is_some() {
-            return Some("a signed list: none is known yet".to_owned());
-        }
         let known = self.known_count();
         if known == 0 {
             return Some("other nodes: none is known yet".to_owned());

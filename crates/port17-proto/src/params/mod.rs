@@ -11,7 +11,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::bottle::BottleRules;
-use crate::limits::CIRCUIT_KEYS;
+use crate::bottlerack::RackRules;
+use crate::limits::{BOTTLERACK_BOTTLES, CIRCUIT_KEYS, WANT_IDS};
 
 /// A token bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,8 +121,6 @@ pub struct Params {
     pub backoff_max: Duration,
     /// A link that was up this long starts at `backoff_min` again when it is lost.
     pub backoff_reset: Duration,
-    /// What was asked for of Bottles or of a list comes within this time, each message of it.
-    pub bulk_timeout: Duration,
     /// PING goes out this often on each lane (± 20 %).
     pub ping_interval: Duration,
     /// No PONG within this time: the lane is dead.
@@ -207,6 +206,24 @@ pub struct Params {
     pub circuit_max_age: Duration,
     /// Circuits kept ready for new isolation keys.
     pub spare_circuits: u32,
+
+    // ---- Gossip (spec 11) ----
+    /// What is new is gathered this long before it is announced.
+    pub gossip_batch: Duration,
+    /// Each node tells its neighbours and clients what it holds this often (± 20 %): what was missed heals.
+    pub repair_interval: Duration,
+    /// The answer to a WANT or a WANT_LIST is complete within this time, else the lane is closed.
+    pub bulk_timeout: Duration,
+    /// Bottles asked for on one link; twice as many are given.
+    pub bottles_per_link: Rate,
+    /// Share of a Bottlerack's places that nodes without trust get, in percent.
+    pub unknown_share_percent: u32,
+    /// An expired Bottle is kept this long as a hint where its node may be found.
+    pub hint_lifetime: Duration,
+    /// A tombstone is taken this long after its seq, and kept this long after it came.
+    pub tombstone_lifetime: Duration,
+    /// A node that signed two truths is distrusted this long.
+    pub distrust_equivocation: Duration,
 }
 
 const fn ms(ms: u64) -> Duration {
@@ -250,7 +267,6 @@ impl Params {
         backoff_min: seconds(1),
         backoff_max: minutes(1),
         backoff_reset: seconds(30),
-        bulk_timeout: seconds(30),
         ping_interval: seconds(15),
         ping_timeout: seconds(20),
         degree_min: 8,
@@ -290,6 +306,14 @@ impl Params {
         hop_skip: minutes(1),
         circuit_max_age: minutes(10),
         spare_circuits: 2,
+        gossip_batch: ms(100),
+        repair_interval: minutes(10),
+        bulk_timeout: seconds(30),
+        bottles_per_link: Rate { per_second: 2000, burst: 40_000 },
+        unknown_share_percent: 25,
+        hint_lifetime: hours(30 * 24),
+        tombstone_lifetime: hours(30 * 24),
+        distrust_equivocation: hours(7 * 24),
     };
 
     /// For the network of one operator, from three nodes on: no rules about different operators, three hops, and shorter waits, so that
@@ -315,6 +339,7 @@ impl Params {
             pool_prefix_percent: 50,
             guard_draw_wait: ms(200),
             hops: 3,
+            repair_interval: minutes(1),
             ..Self::DEFAULT
         }
     }
@@ -349,7 +374,6 @@ One address range may take half of a node's memory for clients: one household ca
             backoff_min: ms(100),
             backoff_max: seconds(1),
             backoff_reset: seconds(2),
-            bulk_timeout: seconds(10),
             ping_interval: seconds(2),
             ping_timeout: seconds(10),
             link_evaluate: ms(500),
@@ -369,6 +393,9 @@ One address range may take half of a node's memory for clients: one household ca
             guard_replace_after: hours(1),
             guard_change_interval: hours(2),
             danger_min_hops: 1,
+            gossip_batch: ms(20),
+            repair_interval: seconds(2),
+            bulk_timeout: seconds(5),
             ..Self::DEFAULT
         }
     }
@@ -381,6 +408,22 @@ One address range may take half of a node's memory for clients: one household ca
             ahead_ms: ms(self.bottle_ahead),
             link_key_life_ms: ms(self.link_key_lifetime),
             circuit_key_life_ms: ms(self.circuit_key_lifetime),
+        }
+    }
+
+    /// What a Bottlerack holds, and for how long.
+    pub fn rack_rules(&self) -> RackRules {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let percent = usize::try_from(self.unknown_share_percent).unwrap_or(100);
+        RackRules {
+            most_bottles: BOTTLERACK_BOTTLES,
+            most_unknown: BOTTLERACK_BOTTLES * percent / 100,
+            // spec 11, 3: twice as generous as the rate of publishing, for what is delayed comes in heaps
+            interval_ms: ms(self.bottle_interval) / 2,
+            burst: self.bottle_burst.saturating_mul(2),
+            hint_ms: ms(self.hint_lifetime),
+            tombstone_ms: ms(self.tombstone_lifetime),
+            distrust_ms: ms(self.distrust_equivocation),
         }
     }
 
@@ -398,7 +441,8 @@ One address range may take half of a node's memory for clients: one household ca
         self.validate_records()?;
         self.validate_lanes()?;
         self.validate_circuits()?;
-        self.validate_routes()
+        self.validate_routes()?;
+        self.validate_gossip()
     }
 
     fn validate_records(&self) -> Result<(), ParamsError> {
@@ -450,7 +494,6 @@ One address range may take half of a node's memory for clients: one household ca
             "at least backoff_min, at most 24 h",
         )?;
         require(self.backoff_reset <= hours(24), "backoff_reset", "at most 24 h")?;
-        require(in_range(self.bulk_timeout, ms(100), minutes(10)), "bulk_timeout", "100 ms to 10 minutes")?;
         require(in_range(self.ping_interval, ms(100), minutes(10)), "ping_interval", "100 ms to 10 minutes")?;
         require(in_range(self.ping_timeout, ms(100), minutes(10)), "ping_timeout", "100 ms to 10 minutes")?;
         require((1..=64).contains(&self.degree_min), "degree_min", "1 to 64")?;
@@ -502,6 +545,26 @@ One address range may take half of a node's memory for clients: one household ca
         require(self.hop_skip <= hours(24), "hop_skip", "at most 24 h")?;
         require(in_range(self.circuit_max_age, seconds(1), hours(24)), "circuit_max_age", "1 s to 24 h")?;
         require(self.spare_circuits <= 16, "spare_circuits", "at most 16")
+    }
+
+    fn validate_gossip(&self) -> Result<(), ParamsError> {
+        let days = |days: u64| hours(days * 24);
+        require(in_range(self.gossip_batch, ms(1), seconds(10)), "gossip_batch", "1 ms to 10 s")?;
+        require(in_range(self.repair_interval, seconds(1), hours(24)), "repair_interval", "1 s to 24 h")?;
+        require(in_range(self.bulk_timeout, ms(100), minutes(10)), "bulk_timeout", "100 ms to 10 minutes")?;
+        require(
+            self.bottles_per_link.per_second >= 1 && self.bottles_per_link.burst as usize >= WANT_IDS,
+            "bottles_per_link",
+            "at least 1 per second and a burst of at least 128: one WANT",
+        )?;
+        require((1..=100).contains(&self.unknown_share_percent), "unknown_share_percent", "1 to 100")?;
+        require(in_range(self.hint_lifetime, hours(1), days(365)), "hint_lifetime", "1 h to 365 days")?;
+        require(
+            self.tombstone_lifetime >= self.bottle_lifetime && self.tombstone_lifetime <= days(365),
+            "tombstone_lifetime",
+            "at least bottle_lifetime, else the last Bottle would come back; at most 365 days",
+        )?;
+        require(in_range(self.distrust_equivocation, hours(1), days(365)), "distrust_equivocation", "1 h to 365 days")
     }
 }
 

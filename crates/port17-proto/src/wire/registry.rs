@@ -314,6 +314,19 @@ registry! {
 pub const LIST_ENVELOPE: u8 = 3;
 /// First element of a Bottle's envelope.
 pub const BOTTLE_ENVELOPE: u8 = 1;
+/// First element of a tombstone's envelope.
+pub const TOMBSTONE_ENVELOPE: u8 = 2;
+
+/// The keys of a tombstone's payload (spec 04, 6).
+pub mod tombstone_key {
+    /// The cryptographic suite.
+    pub const SUITE: u8 = 1;
+    /// 32 bytes: the identity key.
+    pub const IDENTITY: u8 = 2;
+    /// Its place in the order of its node's Bottles.
+    pub const SEQ: u8 = 3;
+}
+
 /// The node takes no new circuits.
 pub const BOTTLE_FLAG_DRAINING: u16 = 1;
 /// The node's traffic costs its operator money.

@@ -9,9 +9,13 @@ use port17_proto::circuit::keyring::KeyId;
 use port17_proto::crypto::{Entropy, KemBackend, SigningKey, VerifyingKey};
 use port17_proto::identity::Identity;
 use port17_proto::ids::NodeId;
+use port17_proto::network::{Definition, ListContent, Roots, SignedList};
 use port17_proto::node::Node;
+
 use port17_proto::node::config::{ClientSetup, Config, NodeSetup, Role};
+use port17_proto::node::guard::GuardSet;
 use port17_proto::node::io::{DialFailure, Input, LaneId, LaneLoss, Output, Peer, ShownKey};
+use port17_proto::node::record::RecordKey;
 use port17_proto::params::Params;
 use port17_proto::portname::Label;
 use port17_proto::timers::Time;
@@ -43,7 +47,12 @@ pub struct Host {
     pub keys: BTreeSet<KeyId>,
     pub dials: Vec<(Duration, NodeId, ShownKey)>,
     pub guard: Option<NodeId>,
+    pub guards: Option<GuardSet>,
     pub log: Vec<(Duration, String)>,
+    /// What its store keeps over restarts.
+    pub records: BTreeMap<RecordKey, Vec<u8>>,
+    /// Messages and bytes of the stream that it has sent.
+    pub streamed: (usize, usize),
     deadline: Option<Duration>,
 }
 
@@ -90,7 +99,16 @@ impl Plan {
     }
 }
 
-fn identity(seed: u64) -> (Identity, VerifyingKey) {
+fn root() -> SigningKey {
+    SigningKey::generate(&mut Entropy::from_number(4242))
+}
+
+/// A network with one root key.
+pub fn network() -> Definition {
+    Definition::new("test-net", Roots::new(1, vec![root().public()]).unwrap()).unwrap()
+}
+
+pub fn identity(seed: u64) -> (Identity, VerifyingKey) {
     let mut entropy = Entropy::from_number(seed);
     (Identity::generate(&mut entropy), SigningKey::generate(&mut entropy).public())
 }
@@ -104,7 +122,10 @@ pub fn link_key_of(seed: u64) -> VerifyingKey {
 }
 
 pub fn address_of(seed: u64) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 1, u8::try_from(seed % 250).unwrap())), 1717)
+    SocketAddr::new(
+        IpAddr::V4(Ipv4Addr::new(127, 0, 1 + u8::try_from(seed / 250).unwrap(), u8::try_from(seed % 250).unwrap())),
+        1717,
+    )
 }
 
 /// Seeds in the order of their NodeIDs, so that a test can say who is the smaller.
@@ -164,6 +185,12 @@ pub struct Mesh {
     pub silent: BTreeSet<usize>,
     /// Hosts that do not get others' Bottles.
     pub without_bottles: BTreeSet<usize>,
+    /// Those who join from now on belong to `network()`.
+    pub in_network: bool,
+    /// Nodes that come back get what their store kept.
+    pub keeps_records: bool,
+    /// Bottles travel over lanes only; records outlive a restart.
+    pub lanes_only: bool,
     events: BTreeMap<(Duration, u64), (usize, Event)>,
     events_made: u64,
     lanes: BTreeMap<(usize, LaneId), (usize, LaneId)>,
@@ -179,6 +206,9 @@ impl Mesh {
             clock_error_ms: BTreeMap::new(),
             silent: BTreeSet::new(),
             without_bottles: BTreeSet::new(),
+            in_network: false,
+            keeps_records: false,
+            lanes_only: false,
             events: BTreeMap::new(),
             events_made: 0,
             lanes: BTreeMap::new(),
@@ -199,18 +229,69 @@ impl Mesh {
 
     pub fn add(&mut self, plan: Plan) -> usize {
         let addresses = if plan.hidden { vec![] } else { vec![address_of(plan.seed)] };
-        self.add_host(node_config(&plan), id_of(plan.seed), link_key_of(plan.seed), addresses)
+        self.add_host(self.config(&plan), id_of(plan.seed), link_key_of(plan.seed), addresses)
     }
 
     pub fn add_client(&mut self, seed: u64, params: Params, guard: Option<NodeId>) -> usize {
         let config = Config {
             role: Role::Client(ClientSetup { guard }),
             params,
-            network: None,
+            network: self.in_network.then(network),
             stored: vec![],
             entropy: Entropy::from_number(seed + 5000),
         };
         self.add_host(config, NodeId([0; 32]), link_key_of(seed), vec![])
+    }
+
+    fn config(&self, plan: &Plan) -> Config {
+        Config { network: self.in_network.then(network), ..node_config(plan) }
+    }
+
+    /// The client's process ends and begins again, with what its store kept.
+    pub fn restart_client(&mut self, host: usize, seed: u64, params: Params, guard: Option<NodeId>) {
+        self.kill(host);
+        let config = Config {
+            role: Role::Client(ClientSetup { guard }),
+            params,
+            network: self.in_network.then(network),
+            stored: self.hosts[host].records.clone().into_iter().collect(),
+            entropy: Entropy::from_number(seed + 5000),
+        };
+        self.hosts[host].guards = None;
+        self.hosts[host].node = Some(Node::new(config, self.time(host)).unwrap());
+        self.drain(host);
+    }
+
+    /// A list of the newest Bottles of these hosts, with the demo parameters changed by `change`.
+    pub fn list(&self, seq: u64, hosts: &[usize], change: impl Fn(&mut Params)) -> Vec<u8> {
+        let now_s = self.time(0).unix_ms / 1000;
+        let mut params = Params::demo();
+        change(&mut params);
+        let content = ListContent {
+            network: network().id(),
+            seq,
+            issued_s: now_s,
+            expires_s: now_s + 30 * 24 * 3600,
+            random: [7; 32],
+            nodes: hosts.iter().map(|host| self.hosts[*host].bottle_bytes.clone()).collect(),
+            params,
+            roots: None,
+            releases: vec![],
+            unknown: BTreeMap::new(),
+        };
+        let mut list = SignedList::new(content.encode().unwrap());
+        list.sign(&root());
+        list.encode()
+    }
+
+    pub fn give_list(&mut self, list: &[u8]) {
+        for host in 0..self.hosts.len() {
+            self.input(host, Input::List(list.to_vec()));
+        }
+    }
+
+    pub fn host_of(&self, node: NodeId) -> usize {
+        self.hosts.iter().position(|host| host.id == node).unwrap()
     }
 
     /// A machine whose engine is started as a test wants it.
@@ -230,10 +311,14 @@ impl Mesh {
             keys: BTreeSet::new(),
             dials: vec![],
             guard: None,
+            guards: None,
             log: vec![],
+            records: BTreeMap::new(),
+            streamed: (0, 0),
             deadline: None,
         });
-        for other in 0..host {
+        let known = if self.lanes_only { 0 } else { host };
+        for other in 0..known {
             let bytes = self.hosts[other].bottle_bytes.clone();
             if !bytes.is_empty() {
                 self.later(host, Event::Input(Input::Bottle(bytes)));
@@ -257,8 +342,12 @@ impl Mesh {
 
     pub fn restart(&mut self, host: usize, plan: Plan) {
         let plan = Plan { stored_seq: self.hosts[host].stored, ..plan };
-        self.hosts[host].node = Some(Node::new(node_config(&plan), self.time(host)).unwrap());
-        for other in 0..self.hosts.len() {
+        let stored =
+            if self.keeps_records || self.lanes_only { self.hosts[host].records.clone().into_iter().collect() } else { vec![] };
+        let config = Config { stored, ..self.config(&plan) };
+        self.hosts[host].node = Some(Node::new(config, self.time(host)).unwrap());
+        let known = if self.lanes_only { 0 } else { self.hosts.len() };
+        for other in 0..known {
             let bytes = self.hosts[other].bottle_bytes.clone();
             if !bytes.is_empty() {
                 self.later(host, Event::Input(Input::Bottle(bytes)));
@@ -363,6 +452,11 @@ impl Mesh {
                 if self.silent.contains(&host) || self.silent.contains(&other) {
                     return;
                 }
+                if !urgent {
+                    let (messages, bytes) = &mut self.hosts[host].streamed;
+                    *messages += 1;
+                    *bytes += message.len();
+                }
                 let pieces: Vec<Vec<u8>> =
                     if urgent { vec![message] } else { split_into_pieces(&message).map(<[u8]>::to_vec).collect() };
                 for bytes in pieces {
@@ -387,14 +481,22 @@ impl Mesh {
             Output::PublishBottle { seq, bytes } => self.publish(host, seq, bytes),
             Output::NewCircuitKey(key) => assert!(self.hosts[host].keys.insert(key.id())),
             Output::EraseCircuitKey(key) => assert!(self.hosts[host].keys.remove(&key)),
-            Output::Guards(set) => self.hosts[host].guard = Some(set.active),
+            Output::Guards(set) => {
+                self.hosts[host].guard = Some(set.active);
+                self.hosts[host].guards = Some(set);
+            }
+            Output::Save(key, bytes) => {
+                self.hosts[host].records.insert(key, bytes);
+            }
+            Output::Forget(key) => {
+                self.hosts[host].records.remove(&key);
+            }
             Output::CancelDial(_)
+            | Output::HearLane { .. }
             | Output::AdmitLane { .. }
             | Output::LaneRtt { .. }
             | Output::BottlerackChanged(_)
             | Output::Counted(_)
-            | Output::Save(..)
-            | Output::Forget(_)
             | Output::ListAccepted { .. }
             | Output::ListRefused(_)
             | Output::Stopped
@@ -409,7 +511,8 @@ impl Mesh {
         let verified = UnverifiedBottle::parse(&bytes).unwrap().verify(seq.unix_ms(), &rules).unwrap();
         self.hosts[host].published.push((self.now, verified));
         self.hosts[host].bottle_bytes = bytes.clone();
-        for other in 0..self.hosts.len() {
+        let told = if self.lanes_only { 0 } else { self.hosts.len() };
+        for other in 0..told {
             if !self.without_bottles.contains(&other) {
                 self.later(other, Event::Input(Input::Bottle(bytes.clone())));
             }

@@ -302,6 +302,11 @@ impl Driver {
                     held.lane.close();
                 }
             }
+            Output::HearLane { lane } => {
+                if let Some(held) = self.lanes.get(&lane) {
+                    held.lane.command(Command::Hear);
+                }
+            }
             Output::AdmitLane { lane, peer, slot: _, dialled: _, circuits } => self.admit(lane, peer, circuits),
             Output::LinkUp { peer, lanes } => {
                 self.tell_link(peer, true);
