@@ -45,6 +45,11 @@ impl Network {
 
     /// Signs a list and puts it there.
     fn publish(&self, name: &str, seq: u64, params: Params) {
+        self.publish_nodes(name, seq, params, Vec::new());
+    }
+
+    /// The same, with these Bottles.
+    fn publish_nodes(&self, name: &str, seq: u64, params: Params, nodes: Vec<Vec<u8>>) {
         let issued_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - 1;
         let content = ListContent {
             network: NetworkFile::load(&self.file()).unwrap().definition.id(),
@@ -52,7 +57,7 @@ impl Network {
             issued_s,
             expires_s: issued_s + 86_400,
             random: [1; 32],
-            nodes: Vec::new(),
+            nodes,
             params,
             roots: None,
             releases: Vec::new(),
@@ -68,6 +73,16 @@ impl Network {
         let listen = Ipv4Addr::new(a, b, c, 1);
         let text = format!("network = \"three.network.toml\"\n[node]\nlisten = [\"{listen}:21717\"]");
         Daemon::node_alone(self.root.path(), &text)
+    }
+
+    /// Node `number` of several.
+    fn node_of(&self, number: u8) -> Daemon {
+        let [a, b, c] = self.net;
+        let listen = Ipv4Addr::new(a, b, c, number);
+        let root = self.root.path().join(format!("of{number}"));
+        fs::create_dir_all(&root).unwrap();
+        let text = format!("network = \"../three.network.toml\"\n[node]\nlisten = [\"{listen}:21717\"]");
+        Daemon::node_alone(&root, &text)
     }
 
     fn client(&self) -> Daemon {
@@ -217,4 +232,36 @@ fn a_broken_network_file_refuses_the_start_with_its_line() {
     let ended = runtime.block_on(port17::daemon::run_node_under(Params::demo(), config, std::future::pending()));
     let error = ended.unwrap_err().to_string();
     assert!(error.contains("three.network.toml:2: threshhold"), "{error}");
+}
+
+#[test]
+fn three_nodes_and_a_client_meet_by_the_list_and_again_by_what_they_stored() {
+    let network = Network::new();
+    let mut nodes: Vec<Daemon> = (1..=3).map(|number| network.node_of(number)).collect();
+    nodes.iter_mut().for_each(Daemon::start);
+    let bottles = nodes.iter().map(|node| eventually("its Bottle", || node.bottle())).collect();
+    network.publish_nodes("list.json", 5, Params::demo(), bottles);
+    let mut client = network.client();
+    client.start();
+    let meet = |nodes: &[Daemon], client: &Daemon| {
+        for node in nodes {
+            node.wait("both links", |status| status.links.iter().filter(|link| link.up).count() == 2);
+        }
+        client.wait("a guard and the whole map", |status| status.guard.is_some() && status.known == 3 && status.ready);
+    };
+    meet(&nodes, &client);
+    let guard = client.status().unwrap().guard;
+    for daemon in nodes.iter().chain([&client]) {
+        daemon.wait("all is stored", |status| status.store.as_ref().is_some_and(|store| store.waiting == 0));
+    }
+
+    nodes.iter_mut().for_each(Daemon::kill);
+    client.kill();
+    fs::remove_file(network.root.path().join("list.json")).unwrap();
+    nodes.iter_mut().for_each(Daemon::start);
+    client.start();
+    meet(&nodes, &client);
+    assert_eq!(client.status().unwrap().guard, guard, "the guard is stored");
+    nodes.iter_mut().for_each(Daemon::stop);
+    client.stop();
 }
