@@ -320,6 +320,11 @@ impl Node {
     }
 
     fn shut_down(&mut self) {
+        // From here on nothing is dialled or fetched any more, whatever ends.
+        self.stopping = true;
+        if self.timers.at(TimerKey::Anchors).is_some() {
+            self.save_anchors();
+        }
         self.cancel_all_attempts();
         self.stop_lists();
         for lane in self.lanes.ids() {
@@ -328,7 +333,6 @@ impl Node {
         }
         self.erase_all_circuit_keys();
         self.timers.clear();
-        self.stopping = true;
         self.push(Output::Stopped);
     }
 
