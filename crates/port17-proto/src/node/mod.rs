@@ -344,9 +344,25 @@ impl Node {
         self.bottlerack.set_rules(self.params.rack_rules());
         self.dial_all_missing();
         self.links_changed();
+        self.hasten();
         // Who is trusted no more is no guard any more.
         self.review_guards();
         self.guard_news_all();
+    }
+
+    /// What is planned by older parameters comes no later than the new ones say.
+    fn hasten(&mut self) {
+        if self.decides() {
+            let next = self.spread(self.params.link_evaluate);
+            self.timers.set_earlier(TimerKey::Choose, self.now.mono + next);
+        }
+        self.plan_losses();
+        for lane in self.talking_lanes() {
+            let next = self.spread(self.params.repair_interval);
+            if self.timers.at(TimerKey::Repair(lane)).is_some() {
+                self.timers.set_earlier(TimerKey::Repair(lane), self.now.mono + next);
+            }
+        }
     }
 
     /// How a node can be reached: the newest of the Bottle that came, be it expired, and what the list names. None without, for who is
