@@ -428,3 +428,25 @@ fn nothing_is_dialled_while_the_engine_stops_and_the_anchors_are_stored() {
         assert_eq!(mesh.hosts[host].records[&RecordKey::Anchors], anchors, "host {host}");
     }
 }
+
+#[test]
+fn two_runs_of_the_same_seeds_put_out_the_same() {
+    let run = || {
+        let mut mesh = listed(1..=40, |_| {});
+        let list = mesh.list(1, &(0..40).collect::<Vec<_>>(), |_| {});
+        let client = mesh.add_client(77, Params::demo(), None);
+        mesh.input(client, Input::List(list));
+        mesh.run_for(3 * SECOND);
+        mesh.kill(7);
+        mesh.run_for(2 * SECOND);
+        mesh.restart(7, plan(8));
+        mesh.run_for(3 * SECOND);
+        mesh
+    };
+    let (one, again) = (run(), run());
+    assert!((0..41).all(|host| !one.hosts[host].links.is_empty()));
+    for (one, again) in one.hosts.iter().zip(&again.hosts) {
+        assert_eq!(one.log, again.log);
+        assert_eq!((&one.records, &one.bottle_bytes, one.streamed), (&again.records, &again.bottle_bytes, again.streamed));
+    }
+}

@@ -1,5 +1,7 @@
 //! What a large map costs. Ignored: it takes long without optimisation, and its figures are for reading.
 
+#![allow(clippy::disallowed_methods, reason = "it measures")]
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
