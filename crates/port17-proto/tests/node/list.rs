@@ -220,12 +220,8 @@ fn a_bottle_that_a_new_list_makes_invalid_is_made_anew() {
     let mut solo = node(None);
     solo.wait(Duration::from_secs(1));
     let hours = |hours: u64| Duration::from_secs(hours * 3600);
-    let params = Params {
-        circuit_key_interval: hours(2),
-        circuit_key_lifetime: hours(6),
-        link_key_lifetime: hours(24),
-        ..Params::demo()
-    };
+    let params =
+        Params { circuit_key_interval: hours(2), circuit_key_lifetime: hours(6), link_key_lifetime: hours(24), ..Params::demo() };
     assert!(solo.published().last().unwrap().content().circuit_key.not_after_s > now_s() + 7 * 3600);
     solo.outputs.clear();
     solo.handle(Input::List(signed(&ListContent { params: params.clone(), ..content(5) })));
