@@ -12,6 +12,15 @@ use crate::node::record::RecordKey;
 #[error("a stored record is damaged")]
 pub struct DamagedRecord;
 
+/// What became of a stored record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Record {
+    /// It was read: what it is by now is there, or it has ended.
+    Read,
+    /// It is from the future by this machine's clock: not used, and left as it is.
+    Early,
+}
+
 impl Bottlerack {
     /// The records that are not stored as they are now; asked once, they count as stored.
     pub fn take_changed(&mut self) -> Vec<RecordKey> {
@@ -46,31 +55,31 @@ impl Bottlerack {
     pub fn restore(&mut self, key: RecordKey, bytes: &[u8], now_ms: u64, rules: &BottleRules) -> Result<(), DamagedRecord> {
         let restored = match key {
             RecordKey::Bottle(node) => self.restore_bottle(node, bytes, now_ms, rules),
-            RecordKey::Evidence(node) => self.restore_evidence(node, bytes, now_ms, rules),
-            RecordKey::Tombstone(node) => self.restore_tombstone(node, bytes, now_ms, rules),
+            RecordKey::Evidence(node) => self.restore_evidence(node, bytes, now_ms, rules).map(|()| Record::Read),
+            RecordKey::Tombstone(node) => self.restore_tombstone(node, bytes, now_ms, rules).map(|()| Record::Read),
             RecordKey::List | RecordKey::Anchors | RecordKey::Guards => return Ok(()),
         };
-        if self.record(key).as_deref() == Some(bytes) {
+        if restored == Ok(Record::Early) || self.record(key).as_deref() == Some(bytes) {
             self.changed.remove(&key);
         } else {
             self.changed.insert(key);
         }
-        restored
+        restored.map(|_| ())
     }
 
-    fn restore_bottle(&mut self, node: NodeId, bytes: &[u8], now_ms: u64, rules: &BottleRules) -> Result<(), DamagedRecord> {
+    fn restore_bottle(&mut self, node: NodeId, bytes: &[u8], now_ms: u64, rules: &BottleRules) -> Result<Record, DamagedRecord> {
         let (received_ms, envelope) = split_time(bytes, now_ms)?;
         let bottle = verified(envelope, node, rules)?;
         if bottle.seq().unix_ms() > now_ms.saturating_add(rules.ahead_ms) {
-            // The clock was set back: what cannot be compared with it is asked for again.
-            return Ok(());
+            // The clock is behind: what cannot be compared with it is asked for again, and is there when the clock is right.
+            return Ok(Record::Early);
         }
         if bottle.expires_ms() > now_ms {
             self.insert(bottle, received_ms);
         } else if bottle.expires_ms().saturating_add(self.rules.hint_ms) > now_ms {
             self.insert_hint(bottle, received_ms);
         }
-        Ok(())
+        Ok(Record::Read)
     }
 
     fn restore_evidence(&mut self, node: NodeId, bytes: &[u8], now_ms: u64, rules: &BottleRules) -> Result<(), DamagedRecord> {
@@ -90,11 +99,14 @@ impl Bottlerack {
     fn restore_tombstone(&mut self, node: NodeId, bytes: &[u8], now_ms: u64, rules: &BottleRules) -> Result<(), DamagedRecord> {
         let (received_ms, envelope) = split_time(bytes, now_ms)?;
         let tombstone = UnverifiedTombstone::parse(envelope).map_err(|_| DamagedRecord)?;
-        // As old as when it came: then it was young enough.
-        let tombstone = tombstone.verify(received_ms, self.rules.tombstone_ms, rules.ahead_ms).map_err(|_| DamagedRecord)?;
+        // As old as when it came, by the clock of then: then it was young enough.
+        let came_ms = u64::from_be_bytes(*bytes.first_chunk().ok_or(DamagedRecord)?);
+        let tombstone = tombstone.verify(came_ms, self.rules.tombstone_ms, rules.ahead_ms).map_err(|_| DamagedRecord)?;
         if tombstone.node_id() != node {
             return Err(DamagedRecord);
         }
+        // A clock that is behind for once must not make it seem older than its node made it.
+        let received_ms = came_ms.min(received_ms.max(tombstone.seq().unix_ms()));
         if received_ms.saturating_add(self.rules.tombstone_ms) > now_ms {
             self.tombstones.insert(node, Burial { tombstone, received_ms });
         }

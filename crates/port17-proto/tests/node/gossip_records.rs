@@ -121,3 +121,28 @@ fn the_own_bottle_is_never_taken_back_as_anothers() {
     assert!(solo.node.bottlerack().is_empty());
     assert!(solo.outputs.iter().any(|output| matches!(output, Output::Forget(forgotten) if *forgotten == key)));
 }
+
+#[test]
+fn a_start_with_a_clock_that_is_behind_loses_nothing_that_was_stored() {
+    let before = filled();
+    let stored = records(&before);
+    let config = Config { stored: stored.clone(), ..node_config(&Plan::new(1)) };
+    let behind = Time { mono: before.now, unix_ms: BEGIN_MS - DAY_MS };
+    let mut node = Node::new(config, behind).unwrap();
+    let mut kept: std::collections::BTreeMap<RecordKey, Vec<u8>> = stored.into_iter().collect();
+    loop {
+        match node.poll() {
+            Output::Save(key, bytes) => drop(kept.insert(key, bytes)),
+            Output::Forget(key) => drop(kept.remove(&key)),
+            Output::Wait { .. } => break,
+            _ => {}
+        }
+    }
+    assert!(node.bottlerack().is_empty() && node.status().counts.is_empty());
+    assert!(node.bottlerack().is_buried(&paper_id(3)) && node.trust(&paper_id(2)) == Trust::Distrusted);
+    let after = restarted(kept.into_iter().collect(), time(before.now));
+    let held = |solo: &Solo| solo.node.bottlerack().iter().map(|it| it.bottle.payload().to_vec()).collect::<Vec<_>>();
+    assert_eq!(held(&before), held(&after));
+    assert!(after.node.bottlerack().is_buried(&paper_id(3)));
+    assert_eq!(after.node.trust(&paper_id(2)), Trust::Distrusted);
+}
