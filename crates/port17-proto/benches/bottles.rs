@@ -1,5 +1,10 @@
 //! How many Bottles one core verifies in a second: `cargo bench -p port17-proto --bench bottles`.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs, reason = "a benchmark has a clock, and may end at any fault")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a benchmark has a clock, and may end at any fault"
+)]
 
 #[path = "../tests/sample_bottle/mod.rs"]
 mod sample_bottle;
