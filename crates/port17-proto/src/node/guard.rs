@@ -325,8 +325,11 @@ impl Node {
 
     // ---- Using ----
 
-    /// Whether a guard may be used: one that was caught, or that the list in force does not name any more, may not.
+    /// Whether a guard may be used: one that was caught, has left, or that the list in force does not name any more, may not.
     fn is_usable_guard(&self, held: &Held) -> bool {
+        if self.bottlerack.is_buried(&held.choice.node) {
+            return false;
+        }
         match self.trust(&held.choice.node) {
             Trust::Trusted => true,
             Trust::Distrusted => false,
@@ -348,6 +351,9 @@ impl Node {
     fn follow_primary(&mut self) {
         let primary = self.primary();
         let backup = self.guards().and_then(|guards| guards.backup);
+        if backup.is_some() && backup == primary {
+            self.promote_backup();
+        }
         let keeps = |node: &NodeId| Some(*node) == primary || Some(*node) == backup;
         let others: Vec<NodeId> = self.links.nodes().map(|(node, _)| *node).filter(|node| !keeps(node)).collect();
         for other in others {
@@ -364,6 +370,15 @@ impl Node {
             self.dial_missing(primary);
         }
         self.guards_changed();
+    }
+
+    /// The backup in use is the primary now: its link is nobody's to close.
+    fn promote_backup(&mut self) {
+        if let Some(guards) = self.guards_mut() {
+            guards.backup = None;
+        }
+        self.timers.cancel(TimerKey::GuardReturn);
+        self.timers.cancel(TimerKey::GuardClose);
     }
 
     /// Stores and tells what has changed.
@@ -424,6 +439,10 @@ impl Node {
     }
 
     pub(super) fn guard_went_down(&mut self, node: NodeId) {
+        // The client's own end is not its guard's failure.
+        if self.stopping {
+            return;
+        }
         let now_s = self.now_s();
         let primary = self.primary();
         let Some(guards) = self.guards_mut() else { return };
@@ -619,7 +638,7 @@ impl Node {
             return Some(self.why_no_guard());
         }
         let Some(primary) = self.primary() else {
-            return Some("a guard: none of those it has is trusted any more, and they are replaced rarely".to_owned());
+            return Some("a guard: none of those it has may be used any more, and they are replaced rarely".to_owned());
         };
         let active = guards.active.unwrap_or(primary);
         let link = self.links.get(&active).or_else(|| self.links.get(&primary))?;
