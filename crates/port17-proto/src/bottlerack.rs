@@ -294,10 +294,11 @@ impl Bottlerack {
         self.changed.insert(RecordKey::Bottle(node));
     }
 
-    /// When there is no place for more evidence, what is there stays.
+    /// When there is no place for more evidence, what is there stays: but nodes without trust never take the place of a trusted one's,
+    /// else whoever fills it with made-up nodes could sign two truths unpunished.
     fn keep_evidence(&mut self, mut pair: [VerifiedBottle; 2], now_ms: u64) -> Insert {
         let node = pair[0].node_id();
-        if self.equivocations.len() >= EQUIVOCATIONS {
+        if self.equivocations.len() >= EQUIVOCATIONS && !self.evict_evidence_for(&node) {
             return Insert::Older;
         }
         pair.sort_by_key(VerifiedBottle::short_id);
@@ -458,6 +459,11 @@ impl Bottlerack {
 
     // ---- What ends ----
 
+    /// How many of the trusted nodes are in `nodes` and were not caught, at `now_ms`, Unix milliseconds.
+    pub fn trusted_among(&self, nodes: impl Fn(&NodeId) -> bool, now_ms: u64) -> usize {
+        self.trusted.iter().filter(|node| nodes(node) && self.trust(node, now_ms) == Trust::Trusted).count()
+    }
+
     /// Drops what has expired at `now_ms` and says whose Bottle it was.
     pub fn expire(&mut self, now_ms: u64) -> Vec<NodeId> {
         let over = |stored: &StoredBottle| stored.bottle.expires_ms() <= now_ms;
@@ -482,10 +488,7 @@ impl Bottlerack {
     pub fn forget_equivocations(&mut self, found_before_ms: u64) {
         let old = self.equivocations.iter().filter(|(_, evidence)| evidence.found_ms < found_before_ms);
         for node in old.map(|(node, _)| *node).collect::<Vec<_>>() {
-            self.unindex(&node);
-            self.equivocations.remove(&node);
-            self.index(node);
-            self.changed.insert(RecordKey::Evidence(node));
+            self.drop_evidence(&node);
         }
     }
 
@@ -519,6 +522,25 @@ impl Bottlerack {
         let Some(newest) = newest else { return false };
         self.remove(&newest);
         true
+    }
+
+    /// Makes place for evidence against a trusted node: the newest against another one goes.
+    fn evict_evidence_for(&mut self, node: &NodeId) -> bool {
+        if !self.trusted.contains(node) {
+            return false;
+        }
+        let others = self.equivocations.iter().filter(|(other, _)| !self.trusted.contains(other));
+        let newest = others.max_by_key(|(other, evidence)| (evidence.found_ms, **other)).map(|(other, _)| *other);
+        let Some(newest) = newest else { return false };
+        self.drop_evidence(&newest);
+        true
+    }
+
+    fn drop_evidence(&mut self, node: &NodeId) {
+        self.unindex(node);
+        self.equivocations.remove(node);
+        self.index(*node);
+        self.changed.insert(RecordKey::Evidence(*node));
     }
 
     fn remove(&mut self, node: &NodeId) -> Option<StoredBottle> {

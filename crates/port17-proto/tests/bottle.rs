@@ -11,7 +11,8 @@ use port17_proto::bottle::{
     UnverifiedTombstone,
 };
 use port17_proto::bottlerack::{Bottlerack, Bury, Insert, RackRules, Trust};
-use port17_proto::limits::BOTTLE_BYTES;
+use port17_proto::crypto::{Entropy, SigningKey};
+use port17_proto::limits::{BOTTLE_BYTES, EQUIVOCATIONS};
 use port17_proto::params::Params;
 use port17_proto::policy::ExitPolicy;
 use port17_proto::wire::registry::{BottleKey, LaneType, Scope};
@@ -300,6 +301,35 @@ fn two_truths_under_one_seq_are_kept_as_evidence() {
     assert!(rack.equivocation(&node).is_some());
     rack.forget_equivocations(NOW_MS + 1);
     assert!(rack.equivocation(&node).is_none());
+}
+
+#[test]
+fn made_up_nodes_never_fill_the_place_for_evidence_against_a_trusted_one() {
+    let truths = |seed: u64| {
+        let key = SigningKey::generate(&mut Entropy::from_number(seed));
+        [0, 1].map(|load| {
+            let mut content = minimal(1);
+            (content.identity, content.load) = (key.public(), load);
+            let bytes = content.sign(&key).unwrap();
+            UnverifiedBottle::parse(&bytes).unwrap().verify(NOW_MS, &BottleRules::DEFAULT).unwrap()
+        })
+    };
+    let mut rack = Bottlerack::new(Scope::Public);
+    let sign_two = |rack: &mut Bottlerack, seed: u64| {
+        let [one, other] = truths(seed);
+        assert_eq!(rack.insert(one, NOW_MS), Insert::New);
+        rack.insert(other, NOW_MS)
+    };
+    for seed in 0..EQUIVOCATIONS as u64 {
+        assert_eq!(sign_two(&mut rack, seed), Insert::Equivocation);
+    }
+    assert_ne!(sign_two(&mut rack, 1000), Insert::Equivocation, "full");
+    let trusted = truths(2000)[0].node_id();
+    rack.trust_only([trusted]);
+    assert_eq!(sign_two(&mut rack, 2000), Insert::Equivocation);
+    assert_eq!(rack.trust(&trusted, NOW_MS), Trust::Distrusted);
+    let kept = (0..EQUIVOCATIONS as u64).filter(|seed| rack.equivocation(&truths(*seed)[0].node_id()).is_some()).count();
+    assert_eq!(kept, EQUIVOCATIONS - 1);
 }
 
 #[test]

@@ -30,3 +30,5 @@ mod links;
 mod links_chosen;
 #[path = "node/list.rs"]
 mod list;
+#[path = "node/scale.rs"]
+mod scale;

@@ -200,6 +200,10 @@ impl Node {
     /// Takes back what an earlier run stored: farewells and evidence before the Bottles that they concern.
     pub(super) fn restore_bottlerack(&mut self, stored: Vec<Record>) {
         let rules = self.params.bottle_rules();
+        // Another role of this process may have kept the node's own: it is nobody else's, and gossip brings it again.
+        let own = RecordKey::Bottle(self.id);
+        let (owns, stored): (Vec<_>, Vec<_>) = stored.into_iter().partition(|(key, _)| *key == own);
+        self.outputs.extend(owns.into_iter().map(|(key, _)| Output::Forget(key)));
         let (bottles, others): (Vec<_>, Vec<_>) = stored.into_iter().partition(|(key, _)| matches!(key, RecordKey::Bottle(_)));
         for (key, bytes) in others.into_iter().chain(bottles) {
             if self.bottlerack.restore(key, &bytes, self.now.unix_ms, &rules).is_err() {

@@ -382,8 +382,11 @@ impl Node {
     /// The known nodes that published links do not lead to and that are not being dialled; none if those are less than half.
     fn far_nodes(&self) -> Vec<NodeId> {
         let Part::Node(part) = &self.part else { return Vec::new() };
-        let map = self.map();
         let mut reached: BTreeSet<NodeId> = part.own.listed.iter().copied().filter(|node| self.links.is_up(node)).collect();
+        if reached.len() * 2 >= self.known_count() {
+            return Vec::new();
+        }
+        let map = self.map();
         let mut next: Vec<NodeId> = reached.iter().copied().collect();
         while let Some(node) = next.pop() {
             let new: Vec<NodeId> = map.neighbours(&node).iter().copied().filter(|other| reached.insert(*other)).collect();

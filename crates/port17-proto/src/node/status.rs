@@ -6,7 +6,6 @@ use super::io::Peer;
 use super::lanes::Stage;
 use super::{Node, Part, TimerKey};
 use crate::bottle::Seq;
-use crate::bottlerack::Trust;
 use crate::ids::NodeId;
 use crate::portname::PortName;
 use crate::wire::message::LaneSlot;
@@ -145,7 +144,9 @@ impl Node {
             clients: self.links.clients(),
             bottles: self.bottlerack.len(),
             known: self.known_count(),
-            trusted: self.known_nodes().iter().filter(|node| self.trust(node) == Trust::Trusted).count(),
+            trusted: self
+                .bottlerack
+                .trusted_among(|node| *node != self.id && self.known_bottle(node).is_some(), self.now.unix_ms),
             degree: self.degree(),
             counts: self.counts.iter().map(|(what, count)| (what.name(), *count)).collect(),
         }

@@ -109,3 +109,15 @@ fn damaged_records_are_counted_and_dropped() {
     solo = restarted(vec![(RecordKey::Bottle(paper_id(9)), good)], time(before.now));
     assert_eq!(solo.count("record-damaged"), 1);
 }
+
+#[test]
+fn the_own_bottle_is_never_taken_back_as_anothers() {
+    // As a client, this machine kept the Bottle of the node that it is now again.
+    let own = super::solo::bottle_of(1);
+    let record = [&BEGIN_MS.to_be_bytes()[..], &own].concat();
+    let key = RecordKey::Bottle(super::mesh::id_of(1));
+    let config = Config { stored: vec![(key, record)], ..node_config(&Plan::new(1)) };
+    let solo = Solo::of(config, std::time::Duration::from_secs(1010));
+    assert!(solo.node.bottlerack().is_empty());
+    assert!(solo.outputs.iter().any(|output| matches!(output, Output::Forget(forgotten) if *forgotten == key)));
+}
