@@ -47,12 +47,10 @@ pub(crate) fn run(settings: &Settings, output: Output) -> Result<(), Failure> {
     let mut findings = vec![Finding::ok("config", settings.path().display()), daemon_finding(running.as_ref())];
     findings.extend([keys(&config), state(&config), bottles(&config)]);
     findings.extend(config.network.as_deref().map(network));
-    // One file serves one daemon: the one that runs, else a node where it has neighbours.
-    let role = running
-        .as_ref()
-        .map_or(if config.neighbours.as_ref().is_none_or(Vec::is_empty) { Role::Client } else { Role::Node }, |status| {
-            status.role
-        });
+    // One file serves one daemon: the one that runs, else the one that it says something about.
+    let is_node =
+        config.exit.is_some() || !config.node.addresses.is_empty() || config.neighbours.iter().any(|them| !them.is_empty());
+    let role = running.as_ref().map_or(if is_node { Role::Node } else { Role::Client }, |status| status.role);
     match role {
         Role::Node => {
             findings.extend(config.node.listen.iter().map(|address| port("listen", *address, running.as_ref(), Role::Node)));

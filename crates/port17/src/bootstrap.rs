@@ -340,6 +340,10 @@ impl Tracked {
         let is_news = self.last.as_ref().is_none_or(|last| last.result != result);
         match &result {
             Ok(seq) if is_news => info!(source = %self.source, seq, "list fetched"),
+            // A new network's list is made after its nodes have started: that a file is not there yet is how it begins.
+            Err(problem) if is_news && self.last.is_none() && matches!(self.source, Source::File(_)) => {
+                info!(source = %self.source, problem, "waiting for a list");
+            }
             Err(problem) if is_news => warn!(source = %self.source, problem, "no list"),
             Ok(_) | Err(_) => {}
         }

@@ -155,7 +155,7 @@ fn add_engine(status: &mut Status, engine: &NodeStatus, report: &Report) {
     (status.known, status.trusted) = (engine.known as u64, engine.trusted as u64);
     status.wanted_links = engine.degree.map(|degree| degree as u64);
     status.links = engine.links.iter().map(|link| link_status(link, status.role, report)).collect();
-    status.ready = status.waiting_for.is_none() || status.links.iter().any(|link| link.up);
+    status.ready = status.waiting_for.is_none() || (status.role == Role::Node && status.links.iter().any(|link| link.up));
     status.clients = engine.clients as u64;
     status.bottle = engine.bottle.map(|bottle| BottleStatus {
         seq: bottle.seq.0,

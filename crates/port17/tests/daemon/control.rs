@@ -54,13 +54,14 @@ fn refused(answer: Result<control::RouteSample, ControlError>) -> RefusalCode {
     }
 }
 
-/// A mesh whose client knows all its links.
+/// A mesh whose client knows all its links and has pinned its second hop.
 fn mapped() -> Mesh {
     let mesh = Plan::of(3).start();
     eventually("the map with all links", || {
         let map = ask(control::map(&mesh.client.config.control)).unwrap();
         (map.nodes.len() == 3 && map.links.len() == 3).then_some(())
     });
+    eventually("the second hop pinned with the guard", || draw(&mesh, &RouteWish::default()).ok());
     mesh
 }
 
