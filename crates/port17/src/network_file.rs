@@ -1,4 +1,4 @@
-//! The network file, `NAME.network.toml`: all that a node or a client needs to join a network (spec 12, 2).
+//! The network file, `NAME.network.toml`: all that a node or a client needs to join a network (spec 12, 1).
 //!
 //! It names the network, the root keys whose word counts, where signed lists are fetched, and the parameters that hold until the
 //! first list. It is strict as the configuration is: an unknown key is refused, and an error names file, line and key. Relative paths
