@@ -23,7 +23,9 @@ ready_file() {
     python3 - "$work/ready" <<'PYTHON'
 import json, re, sys
 ready = json.load(open(sys.argv[1]))
-assert set(ready) == {"socks", "control", "origin", "origin_name", "processes"}, ready
+assert set(ready) == {"socks", "control", "controls", "network", "origin", "origin_name", "processes", "formed_s"}, ready
+assert 0 < ready["formed_s"] <= 10, ready
+assert set(ready["controls"]) == set(ready["processes"]) and ready["controls"]["client"] == ready["control"], ready
 assert re.fullmatch(r"127\.0\.0\.1:\d+", ready["socks"]), ready
 port = re.fullmatch(r"http://127\.0\.0\.1:(\d+)", ready["origin"])[1]
 assert ready["origin_name"] == f"http://origin.demo:{port}", ready

@@ -1,6 +1,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 
 use port17::bottles::BottleDirectory;
 use port17::config::Config;
@@ -11,6 +12,7 @@ use serde::Serialize;
 use crate::bottle;
 use crate::daemon;
 use crate::failure::{Failure, Kind};
+use crate::network::{self, Loaded, PUBLIC_HAS_NO_LIST};
 use crate::output::Output;
 use crate::settings::Settings;
 
@@ -44,9 +46,11 @@ pub(crate) fn run(settings: &Settings, output: Output) -> Result<(), Failure> {
     let running = daemon::block_on(control::status(&config.control))?.ok();
     let mut findings = vec![Finding::ok("config", settings.path().display()), daemon_finding(running.as_ref())];
     findings.extend([keys(&config), state(&config), bottles(&config)]);
-    // One file serves one daemon: the one that runs, else a node where it has neighbours.
-    let role =
-        running.as_ref().map_or(if config.neighbours.is_empty() { Role::Client } else { Role::Node }, |status| status.role);
+    findings.extend(config.network.as_deref().map(network));
+    // One file serves one daemon: the one that runs, else the one that it says something about.
+    let is_node =
+        config.exit.is_some() || !config.node.addresses.is_empty() || config.neighbours.iter().any(|them| !them.is_empty());
+    let role = running.as_ref().map_or(if is_node { Role::Node } else { Role::Client }, |status| status.role);
     match role {
         Role::Node => {
             findings.extend(config.node.listen.iter().map(|address| port("listen", *address, running.as_ref(), Role::Node)));
@@ -103,6 +107,19 @@ fn state(config: &Config) -> Finding {
     look().unwrap_or_else(|failure| Finding::bad("state", failure))
 }
 
+fn network(path: &Path) -> Finding {
+    match network::load(path) {
+        Ok(Loaded { is_public: true, .. }) => {
+            Finding::bad("network", Failure::new(Kind::NoNetwork, format_args!("{}: {PUBLIC_HAS_NO_LIST}", path.display())))
+        }
+        Ok(Loaded { network, .. }) => {
+            let (name, sources) = (network.definition.name(), network.sources.len());
+            Finding::ok("network", format_args!("{}: network {name}, {sources} sources of its list", path.display()))
+        }
+        Err(failure) => Finding::bad("network", failure),
+    }
+}
+
 fn bottles(config: &Config) -> Finding {
     let directory = BottleDirectory::new(&config.bottles);
     let path = config.bottles.display();
@@ -125,8 +142,11 @@ fn bottles(config: &Config) -> Finding {
         let problem = format!("{} of {} files: {}", bad.len(), files.len(), bad.join("; "));
         return Finding::bad("bottles", Failure::new(Kind::Configuration, problem));
     }
-    let known = config.neighbours.iter().filter(|node| good.contains(node)).count();
-    let text = format!("{path}: {} valid; {known} of {} neighbours are among them", good.len(), config.neighbours.len());
+    let mut text = format!("{path}: {} valid", good.len());
+    if let Some(neighbours) = &config.neighbours {
+        let known = neighbours.iter().filter(|node| good.contains(node)).count();
+        text += &format!("; {known} of {} neighbours are among them", neighbours.len());
+    }
     Finding::ok("bottles", text)
 }
 

@@ -3,9 +3,11 @@ use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use port17::daemon::Reloading;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::arguments::DaemonArguments;
 use crate::failure::{Failure, Kind};
@@ -15,7 +17,7 @@ pub(crate) fn run_node(settings: &Settings, arguments: &DaemonArguments) -> Resu
     let config = settings.load()?;
     block_on(async {
         let (stop, interrupted) = stop(arguments)?;
-        port17::daemon::run_node(config, stop).await?;
+        port17::daemon::run_node(config, reloading(settings)?, stop).await?;
         ended(&interrupted)
     })?
 }
@@ -24,7 +26,7 @@ pub(crate) fn run_client(settings: &Settings, arguments: &DaemonArguments) -> Re
     let config = settings.load()?;
     block_on(async {
         let (stop, interrupted) = stop(arguments)?;
-        port17::daemon::run_client(config, stop).await?;
+        port17::daemon::run_client(config, reloading(settings)?, stop).await?;
         ended(&interrupted)
     })?
 }
@@ -47,6 +49,22 @@ fn stop(arguments: &DaemonArguments) -> Result<(impl Future<Output = ()> + Send 
         flag.store(by_interrupt, Ordering::Relaxed);
     };
     Ok((stop, interrupted))
+}
+
+/// SIGHUP never ends the daemon: it reads its configuration again.
+fn reloading(settings: &Settings) -> Result<Reloading, Failure> {
+    let mut hangup = signal(SignalKind::hangup()).map_err(|error| Failure::system("cannot listen for signals", &error))?;
+    // Two signals in a row are one: what is read is what is there then.
+    let (signals, asked) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            if let Err(TrySendError::Closed(())) = signals.try_send(()) {
+                return;
+            }
+        }
+    });
+    let settings = settings.clone();
+    Ok(Reloading::new(asked, move || settings.read()))
 }
 
 async fn first_of(mut interrupt: Signal, mut terminate: Signal, stdin: Option<oneshot::Receiver<()>>) -> bool {

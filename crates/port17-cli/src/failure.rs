@@ -2,9 +2,10 @@ use std::fmt;
 use std::io;
 
 use port17::config::ConfigError;
-use port17::control::ControlError;
+use port17::control::{ControlError, RefusalCode};
 use port17::daemon::DaemonError;
 use port17::keystore::KeystoreError;
+use port17::network_file::NetworkFileError;
 
 /// Why a command ended without success; its number is the process's exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +20,6 @@ pub(crate) enum Kind {
     /// No daemon, no links.
     NoNetwork = 4,
     /// Links, but no route.
-    #[allow(dead_code, reason = "the daemon's errors bring it")]
     NoRoute = 5,
     /// Ports, files, memory, permission.
     Resource = 6,
@@ -39,6 +39,11 @@ impl Failure {
         Self { kind, message: message.to_string() }
     }
 
+    /// One that the command's output has said already.
+    pub(crate) fn silent(kind: Kind) -> Self {
+        Self::new(kind, "")
+    }
+
     /// A failed operation on a file or a socket.
     pub(crate) fn system(what: impl fmt::Display, error: &io::Error) -> Self {
         Self::new(Kind::Resource, format_args!("{what}: {error}"))
@@ -47,6 +52,12 @@ impl Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
+        Self::new(Kind::Configuration, error)
+    }
+}
+
+impl From<NetworkFileError> for Failure {
+    fn from(error: NetworkFileError) -> Self {
         Self::new(Kind::Configuration, error)
     }
 }
@@ -67,8 +78,20 @@ impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Self {
         let kind = match &error {
             ControlError::NoDaemon { .. } => Kind::NoNetwork,
-            ControlError::Io { .. } | ControlError::InUse { .. } => Kind::Resource,
+            ControlError::Io { .. } | ControlError::InUse { .. } | ControlError::Permission { .. } => Kind::Resource,
             ControlError::Answer { .. } => Kind::Failed,
+            ControlError::Refused(refusal) => match refusal.code {
+                RefusalCode::NoRoute => Kind::NoRoute,
+                RefusalCode::BadRequest | RefusalCode::UnknownNode => Kind::Usage,
+                RefusalCode::Configuration => Kind::Configuration,
+                RefusalCode::NotFound
+                | RefusalCode::Method
+                | RefusalCode::Timeout
+                | RefusalCode::NotAClient
+                | RefusalCode::TooLarge
+                | RefusalCode::Unavailable
+                | RefusalCode::Other => Kind::Failed,
+            },
         };
         Self::new(kind, error)
     }
@@ -79,10 +102,14 @@ impl From<DaemonError> for Failure {
         match error {
             DaemonError::Keystore(error) => error.into(),
             DaemonError::Control(error) => error.into(),
-            DaemonError::Configuration(_) | DaemonError::Tls(_) => Self::new(Kind::Configuration, error),
-            DaemonError::Listen { .. } | DaemonError::Proxy(_) | DaemonError::Bottles { .. } | DaemonError::System(_) => {
-                Self::new(Kind::Resource, error)
+            DaemonError::Configuration(_) | DaemonError::Network(_) | DaemonError::Tls(_) => {
+                Self::new(Kind::Configuration, error)
             }
+            DaemonError::Listen { .. }
+            | DaemonError::Proxy(_)
+            | DaemonError::Bottles { .. }
+            | DaemonError::Store(_)
+            | DaemonError::System(_) => Self::new(Kind::Resource, error),
         }
     }
 }

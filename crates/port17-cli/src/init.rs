@@ -1,14 +1,20 @@
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use port17::bottles::BottleDirectory;
 use port17::config::Config;
 use port17::keystore::{Keystore, make_private_directory, system_entropy};
+use port17::network_file::NetworkFile;
+use port17_proto::ids::NetworkId;
 use port17_proto::portname::PortName;
 use serde::Serialize;
 
-use crate::failure::Failure;
+use crate::arguments::InitArguments;
+use crate::failure::{Failure, Kind};
+use crate::network::{self, Loaded, PUBLIC_HAS_NO_LIST};
 use crate::output::Output;
 use crate::settings::Settings;
 
@@ -22,14 +28,22 @@ struct Made<'a> {
     keys: &'a Path,
     keys_are_new: bool,
     bottles: &'a Path,
+    network: Option<&'a Path>,
 }
 
 /// Makes what is missing; run twice, it changes nothing.
-pub(crate) fn run(settings: &Settings, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &InitArguments, settings: &Settings, output: Output) -> Result<(), Failure> {
     let path = settings.path();
+    let joined = arguments.network.as_deref().map(|file| Joined::read(file, &path)).transpose()?;
     let config_is_new = !path.exists();
-    let config =
-        if config_is_new { Config::parse(&template(settings, None), &path, settings.places())? } else { settings.load()? };
+    let config = if config_is_new {
+        Config::parse(&Template { settings, arguments, joined: joined.as_ref() }.text(None), &path, settings.places())?
+    } else {
+        settings.load()?
+    };
+    if let Some(joined) = &joined {
+        joined.check(&config, &path)?;
+    }
 
     let mut entropy = system_entropy().map_err(|error| Failure::system("cannot make keys", &error))?;
     make_private_directory(&config.state)?;
@@ -39,8 +53,11 @@ pub(crate) fn run(settings: &Settings, output: Output) -> Result<(), Failure> {
     let bottles = BottleDirectory::new(&config.bottles);
     bottles.make().map_err(|error| Failure::system(config.bottles.display(), &error))?;
     let label = config.label_for(&node);
+    if let Some(joined) = joined.as_ref().filter(|joined| !joined.place.exists()) {
+        write_new(&joined.place, &joined.text)?;
+    }
     if config_is_new {
-        write_new(&path, &template(settings, Some(label.as_str())))?;
+        write_new(&path, &Template { settings, arguments, joined: joined.as_ref() }.text(Some(label.as_str())))?;
     }
 
     let made = Made {
@@ -51,14 +68,19 @@ pub(crate) fn run(settings: &Settings, output: Output) -> Result<(), Failure> {
         keys: &config.identity.dir,
         keys_are_new,
         bottles: &config.bottles,
+        network: config.network.as_deref(),
     };
+    if joined.is_some_and(|joined| joined.is_public) {
+        eprintln!("port17: {PUBLIC_HAS_NO_LIST}");
+    }
     output.print(describe(&made), &made)
 }
 
 fn describe(made: &Made<'_>) -> String {
+    let network = made.network.map_or_else(String::new, |network| format!("network   {}\n", network.display()));
     let state = |is_new| if is_new { "new" } else { "already there" };
     format!(
-        "NodeID    {}\nPortName  {}\nconfig    {} ({})\nkeys      {} ({})\nBottles   {}\n",
+        "NodeID    {}\nPortName  {}\nconfig    {} ({})\nkeys      {} ({})\nBottles   {}\n{network}",
         made.node_id,
         made.portname,
         made.config.display(),
@@ -67,6 +89,62 @@ fn describe(made: &Made<'_>) -> String {
         state(made.keys_are_new),
         made.bottles.display(),
     )
+}
+
+/// A network that the configuration shall name.
+struct Joined {
+    /// Its file's text, with places that hold from anywhere.
+    text: String,
+    /// Where it will be: beside the configuration.
+    place: PathBuf,
+    name: String,
+    id: NetworkId,
+    is_public: bool,
+}
+
+impl Joined {
+    fn read(file: &Path, config: &Path) -> Result<Self, Failure> {
+        let Loaded { network, text, is_public } = network::load(file)?;
+        let place = config.with_file_name(network.file_name());
+        // Word for word, with its comments, unless it names files from where it is now.
+        let is_same = NetworkFile::parse(&text, &place).is_ok_and(|moved| moved == network);
+        let text = if is_same { text } else { network.to_toml() };
+        Ok(Self { text, place, name: network.file_name(), id: network.definition.id(), is_public })
+    }
+
+    /// Refuses what would take changes to files that are there: those are their owner's.
+    fn check(&self, config: &Config, path: &Path) -> Result<(), Failure> {
+        let refused = |problem: String| Err(Failure::new(Kind::Configuration, problem));
+        let place = self.place.display();
+        match &config.network {
+            Some(network) if *network == self.place => {}
+            Some(network) => {
+                let there = network.display();
+                return refused(format!(
+                    "{}: it names the network file {there} already; a node is in one network",
+                    path.display()
+                ));
+            }
+            None => {
+                return refused(format!(
+                    "{}: is there already; to join, copy the network file to {place} and add: network = \"{}\"",
+                    path.display(),
+                    self.name
+                ));
+            }
+        }
+        if !self.place.exists() {
+            return Ok(());
+        }
+        let there = network::load(&self.place)?;
+        if there.network.definition.id() != self.id {
+            return refused(format!("{place}: is there already, and is another network's"));
+        }
+        if there.text != self.text {
+            return refused(format!("{place}: is there already and says something else; to take the new one, copy it there"));
+        }
+        Ok(())
+    }
 }
 
 fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
@@ -80,26 +158,80 @@ fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
 
 /// A configuration in which everything is explained. One at a place of its own keeps its state beside it: two on one machine
 /// must not share it.
-fn template(settings: &Settings, label: Option<&str>) -> String {
-    let state = if settings.is_elsewhere() {
-        "state = \"state\"".to_owned()
-    } else {
-        format!("# state = \"{}\"", settings.places().state.display())
+struct Template<'a> {
+    settings: &'a Settings,
+    arguments: &'a InitArguments,
+    joined: Option<&'a Joined>,
+}
+
+impl Template<'_> {
+    fn text(&self, drawn_label: Option<&str>) -> String {
+        let Self { settings, arguments, joined } = self;
+        let state = if settings.is_elsewhere() {
+            "state = \"state\"".to_owned()
+        } else {
+            format!("# state = \"{}\"", settings.places().state.display())
+        };
+        let network =
+            joined.map_or_else(|| "# network = \"NAME.network.toml\"".into(), |joined| format!("network = \"{}\"", joined.name));
+        let label = match &arguments.label {
+            Some(label) => format!("label = \"{label}\""),
+            None => format!("# label = \"{}\"", drawn_label.unwrap_or("node-abcd")),
+        };
+        let (listen, addresses) = if arguments.address.is_empty() {
+            ("# listen = [\"0.0.0.0:1717\", \"[::]:1717\"]".to_owned(), "# addresses = []".to_owned())
+        } else {
+            (format!("listen = {}", list(&listening(&arguments.address))), format!("addresses = {}", list(&arguments.address)))
+        };
+        let (exit, policy) = if arguments.exit.is_empty() {
+            ("# [exit]", "# policy = [\"accept tcp *:80,443\"]".to_owned())
+        } else {
+            ("[exit]", format!("policy = {}", list(&arguments.exit)))
+        };
+        let replaced = [
+            ("@state@", state.as_str()),
+            ("@network@", &network),
+            ("@label@", &label),
+            ("@listen@", &listen),
+            ("@addresses@", &addresses),
+            ("@exit@", exit),
+            ("@policy@", &policy),
+        ];
+        replaced.into_iter().fold(TEMPLATE.to_owned(), |text, (name, value)| text.replace(name, value))
+    }
+}
+
+/// Where to listen so that the addresses can be dialled: on all of the machine's, for they may be those of a router in front of it.
+fn listening(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let any = |address: &SocketAddr| {
+        let ip = match address.ip() {
+            ip if ip.is_loopback() => ip,
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        SocketAddr::new(ip, address.port())
     };
-    TEMPLATE.replace("@state@", &state).replace("@label@", label.unwrap_or("node-abcd"))
+    let different: BTreeSet<SocketAddr> = addresses.iter().map(any).collect();
+    different.into_iter().collect()
+}
+
+/// A list of TOML: none of what is written has a quote in it.
+fn list(values: &[impl ToString]) -> String {
+    let quoted: Vec<String> = values.iter().map(|value| format!("\"{}\"", value.to_string())).collect();
+    format!("[{}]", quoted.join(", "))
 }
 
 const TEMPLATE: &str = r#"# Port17. Everything may be left out; what is commented shows the default.
 # Relative paths are taken from the directory of this file.
 
 # The readable half of the PortName: 3 to 24 characters a-z, 0-9 and -, the first a-z.
-# label = "@label@"
+@label@
 
 # The operator or family of this node: routes never use two nodes of one group.
 # group = ""
 
-# "default", or "demo" for a mesh on one machine that forms in seconds.
-# parameters = "default"
+# The network to be in: the file that came with it. Without one, nodes exchange Bottles as files, by hand.
+@network@
 
 # What must survive a restart, private to this user: keys, sequence number, Bottles.
 @state@
@@ -110,8 +242,8 @@ const TEMPLATE: &str = r#"# Port17. Everything may be left out; what is commente
 # The control socket; default: in the runtime directory, or in a state directory that is named above.
 # control = "control.sock"
 
-# The nodes to keep links with, by NodeID; they must name this node as well.
-neighbours = []
+# The nodes to keep links with, by NodeID; they must name this node as well. Default: the node decides.
+# neighbours = []
 
 [identity]
 # Where the keys are; default: "keys" in the state directory.
@@ -119,17 +251,17 @@ neighbours = []
 
 [node]
 # Where links are accepted.
-# listen = ["0.0.0.0:1717", "[::]:1717"]
+@listen@
 # What others are told to dial; default: the addresses above, where they are not 0.0.0.0 or [::].
-# addresses = []
+@addresses@
 # Whether clients may use this node as their guard.
 # accept_clients = true
 
 # Without this table the node is no exit.
-# [exit]
+@exit@
 # First match decides; what nothing matches is rejected. accept|reject tcp|udp|* ADDRESSES:PORTS,
 # with ADDRESSES one of *, private, an address or a prefix, and PORTS one of *, 80, 80,443, 8000-8999.
-# policy = ["accept tcp *:80,443"]
+@policy@
 # Private addresses that may be reached all the same. Whoever uses this exit can then reach them.
 # danger_exit_private = ["192.0.2.0/24:80"]
 # Names this exit resolves by itself.
@@ -143,8 +275,8 @@ neighbours = []
 # danger_proxy_listen = false
 # The first hop, by NodeID; default: one is drawn.
 # guard = ""
-# Hops of a route, 1 to 6.
-# hops = 3
+# Hops of a route, 1 to 6; default: what the network asks for.
+# hops = 4
 # The fewest hops allowed. Fewer than 3 hide little.
 # danger_min_hops = 3
 "#;

@@ -5,11 +5,19 @@ mod bottle;
 mod check;
 mod daemon;
 mod demo;
+mod duration;
 mod environment;
 mod failure;
 mod init;
+mod manual;
+mod map;
+mod network;
 mod output;
+mod reload;
+mod route;
 mod settings;
+mod status;
+mod table;
 
 use std::process::ExitCode;
 
@@ -34,12 +42,19 @@ fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     output::start_log(arguments.verbose, is_daemon);
     let settings = Settings::new(arguments.config, arguments.control);
     match arguments.command {
-        Command::Init => init::run(&settings, output),
+        Command::Init(init) => init::run(&init, &settings, output),
         Command::Node(daemon) => daemon::run_node(&settings, &daemon),
         Command::Client(daemon) => daemon::run_client(&settings, &daemon),
         Command::Demo(demo) => daemon::block_on(demo::run(demo, output))?,
         Command::Bottle(command) => bottle::run(command, &settings, output),
+        Command::Network(command) => network::run(command, output),
         Command::Check => check::run(&settings, output),
         Command::Env => daemon::block_on(environment::run(&settings, output))?,
+        Command::Status => daemon::block_on(status::run(&settings, output))?,
+        Command::Reload => daemon::block_on(reload::run(&settings, output))?,
+        Command::Map(map) => daemon::block_on(map::run(&map, &settings, output))?,
+        Command::Route(route) => daemon::block_on(route::run(route, &settings, output))?,
+        Command::Completions(completions) => manual::completions(&completions),
+        Command::Man(man) => manual::man(&man),
     }
 }

@@ -27,7 +27,7 @@ impl Output {
         let text = if self.json {
             serde_json::to_string_pretty(value).map_err(|error| Failure::system("standard output", &error.into()))?
         } else {
-            human.to_string()
+            printable(&human.to_string())
         };
         write_out(format!("{}\n", text.trim_end()).as_bytes())
     }
@@ -35,13 +35,23 @@ impl Output {
     /// Says on standard error why the command failed; gives its exit code.
     pub(crate) fn fail(self, failure: &Failure) -> ExitCode {
         let code = failure.kind as u8;
-        if self.json {
-            eprintln!("{}", serde_json::json!({ "error": failure.message, "code": code }));
-        } else if !failure.message.is_empty() {
-            eprintln!("port17: {}", failure.message);
+        if failure.message.is_empty() {
+            return ExitCode::from(code);
         }
+        let text = if self.json {
+            serde_json::json!({ "error": failure.message, "code": code }).to_string()
+        } else {
+            format!("port17: {}", printable(&failure.message))
+        };
+        // Where nobody reads it, the exit code still says it.
+        let _ = writeln!(io::stderr(), "{text}");
         ExitCode::from(code)
     }
+}
+
+/// What others chose, such as a node's software or a server's answer, must not steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() && letter != '\n' { '\u{fffd}' } else { letter }).collect()
 }
 
 /// Writes to standard output. A reader that has read enough (`| head`) is no failure.

@@ -5,6 +5,7 @@ use port17::config::{Config, ConfigError, Places};
 use crate::failure::Failure;
 
 /// Where the configuration comes from.
+#[derive(Clone)]
 pub(crate) struct Settings {
     config: Option<PathBuf>,
     control: Option<PathBuf>,
@@ -34,6 +35,11 @@ impl Settings {
 
     /// The configuration; it must be there.
     pub(crate) fn load(&self) -> Result<Config, Failure> {
+        Ok(self.read()?)
+    }
+
+    /// The configuration as it is now, for a daemon that reads it again.
+    pub(crate) fn read(&self) -> Result<Config, ConfigError> {
         Ok(self.with_control(Config::load(&self.path(), &self.places)?))
     }
 

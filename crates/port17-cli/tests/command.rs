@@ -6,9 +6,14 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use assert_cmd::Command;
+use port17::control::{
+    CircuitStatus, Circuits, ControlSocket, Daemon, HopRole, HopSample, MapLink, MapNode, MeshMap, NodeName, Refusal,
+    RefusalCode, Reloaded, Role, RouteSample, RouteWish, Status, Trust,
+};
 use port17_proto::bottle::{BottleContent, CircuitKey, Flags, ProtocolRange, Seq};
 use port17_proto::crypto::{KemPublicKey, PUBLIC_KEY_BYTES, Secret};
 use port17_proto::identity::Identity;
@@ -215,31 +220,62 @@ fn env_without_a_daemon_finds_no_network() {
     assert!(error.contains("elsewhere.sock"), "{error}");
 }
 
-fn serve_status(path: &Path, role: port17::control::Role, socks: Option<&str>) -> tokio::runtime::Runtime {
-    use port17::control::{ControlSocket, Status};
-    let status = Status {
-        role,
-        version: "0.1.0".into(),
-        node_id: None,
-        portname: None,
-        socks: socks.map(|address| address.parse().unwrap()),
-        waiting_for: None,
-        links: Vec::new(),
-        circuits: 0,
-        standing: Vec::new(),
-        counts: BTreeMap::new(),
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let socket = runtime.block_on(ControlSocket::bind(path)).unwrap();
-    runtime.spawn(socket.serve(std::sync::Arc::new(move || status.clone())));
-    runtime
+/// A daemon that says what a test wants.
+#[derive(Clone)]
+struct Said {
+    status: Status,
+    map: MeshMap,
+    route: Result<RouteSample, Refusal>,
+}
+
+impl Said {
+    fn by(role: Role) -> Self {
+        let status = Status { waiting_for: None, ready: true, parameters: "default".into(), ..Status::of(role) };
+        let route = Err(Refusal::new(RefusalCode::NoRoute, "no exit that can be used allows TCP port 443"));
+        Self { status, map: MeshMap::default(), route }
+    }
+
+    fn serve(self, path: &Path) -> tokio::runtime::Runtime {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let socket = runtime.block_on(ControlSocket::bind(path)).unwrap();
+        runtime.spawn(socket.serve(Arc::new(self)));
+        runtime
+    }
+}
+
+impl Daemon for Said {
+    fn status(&self) -> Status {
+        self.status.clone()
+    }
+
+    async fn map(&self) -> Result<MeshMap, Refusal> {
+        Ok(self.map.clone())
+    }
+
+    fn circuits(&self) -> Result<Circuits, Refusal> {
+        Ok(Circuits { circuits: self.status.standing.clone() })
+    }
+
+    fn draw_route(&self, _: &RouteWish) -> Result<RouteSample, Refusal> {
+        self.route.clone()
+    }
+
+    async fn reload(&self) -> Result<Reloaded, Refusal> {
+        Ok(Reloaded::default())
+    }
+}
+
+fn serve_status(path: &Path, role: Role, socks: Option<&str>) -> tokio::runtime::Runtime {
+    let mut said = Said::by(role);
+    said.status.socks = socks.map(|address| address.parse().unwrap());
+    said.serve(path)
 }
 
 #[test]
 fn env_prints_the_lines_of_the_running_client() {
     let home = Home::new();
     ends(&mut home.port17(&["init"]), 0);
-    let daemon = serve_status(&home.path("state/control.sock"), port17::control::Role::Client, Some("127.0.0.1:1234"));
+    let daemon = serve_status(&home.path("state/control.sock"), Role::Client, Some("127.0.0.1:1234"));
     let (out, _) = ends(&mut home.port17(&["env"]), 0);
     for line in [
         "export ALL_PROXY=socks5h://127.0.0.1:1234\n",
@@ -254,7 +290,7 @@ fn env_prints_the_lines_of_the_running_client() {
     drop(daemon);
 
     let node = home.path("node.sock");
-    let daemon = serve_status(&node, port17::control::Role::Node, None);
+    let daemon = serve_status(&node, Role::Node, None);
     let (_, error) = ends(home.port17(&["env", "--control"]).arg(&node), 1);
     assert!(error.contains("nodes have no proxy"), "{error}");
     drop(daemon);
@@ -363,7 +399,7 @@ fn check_finds_ports_in_use_and_open_keys() {
     let (out, _) = ends(&mut home.port17(&["check"]), 6);
     assert!(out.contains(&format!("bad  proxy   {address}")), "{out}");
 
-    let daemon = serve_status(&home.path("state/control.sock"), port17::control::Role::Client, Some(&address.to_string()));
+    let daemon = serve_status(&home.path("state/control.sock"), Role::Client, Some(&address.to_string()));
     let (out, _) = ends(&mut home.port17(&["check"]), 0);
     assert!(out.contains("as the running daemon needs it"), "{out}");
     drop(daemon);
@@ -373,4 +409,202 @@ fn check_finds_ports_in_use_and_open_keys() {
     fs::set_permissions(home.path("state/keys"), fs::Permissions::from_mode(0o755)).unwrap();
     let (out, _) = ends(&mut home.port17(&["check"]), 6);
     assert!(out.contains("bad  keys"), "{out}");
+}
+
+/// A home without configuration beside a running daemon's socket.
+fn asks(home: &Home, said: Said) -> (tokio::runtime::Runtime, impl Fn(&[&str]) -> Command) {
+    let socket = home.path("daemon.sock");
+    let daemon = said.serve(&socket);
+    let ask = move |arguments: &[&str]| {
+        let mut command = bare();
+        command.env("HOME", socket.parent().unwrap()).env_remove("XDG_CONFIG_HOME").arg("--control").arg(&socket).args(arguments);
+        command
+    };
+    (daemon, ask)
+}
+
+fn name(node: &str) -> NodeName {
+    NodeName { node_id: format!("{node:a<52}"), portname: Some(format!("{node}~{node:a<13}")) }
+}
+
+fn small_map() -> MeshMap {
+    let node = |node: &str| MapNode {
+        node: name(node),
+        trust: Trust::Trusted,
+        addresses: Vec::new(),
+        exit_policy: None,
+        group: String::new(),
+        draining: false,
+        bottle_age_s: 60,
+    };
+    let link = MapLink { nodes: [name("alice").node_id, name("bob").node_id], rtt_us: [None, None] };
+    MeshMap { own: None, nodes: vec![node("alice"), node("bob")], links: vec![link] }
+}
+
+#[test]
+fn asking_without_a_daemon_says_how_to_start_one() {
+    let home = Home::new();
+    ends(&mut home.port17(&["init"]), 0);
+    for command in ["status", "map", "route"] {
+        let (out, error) = ends(&mut home.port17(&[command]), 4);
+        assert!(out.is_empty() && error.contains("no daemon") && error.contains("port17 client"), "{command}: {error}");
+        let (out, error) = ends(&mut home.port17(&["--json", command]), 4);
+        assert!(out.is_empty());
+        assert_eq!(json(&error)["code"], 4);
+    }
+}
+
+#[test]
+fn status_says_one_sentence_first_and_ends_with_0_when_ready() {
+    let home = Home::new();
+    let mut said = Said::by(Role::Client);
+    said.status.label = Some("home".into());
+    said.status.guard = Some(name("alice"));
+    let status = said.status.clone();
+    let (_daemon, ask) = asks(&home, said);
+    let (out, error) = ends(&mut ask(&["status"]), 0);
+    assert!(out.starts_with("client \"home\": ready; guard alice~aliceaaaaaaaa, map of 0 nodes, 0 circuits\n"), "{out}");
+    assert!(error.is_empty(), "{error}");
+    let (out, _) = ends(&mut ask(&["status", "--json"]), 0);
+    assert_eq!(serde_json::from_str::<Status>(&out).unwrap(), status, "the API's object");
+}
+
+#[test]
+fn status_ends_with_4_while_not_connected() {
+    let home = Home::new();
+    let mut said = Said::by(Role::Node);
+    said.status = Status::of(Role::Node);
+    said.status.waiting_for = Some("a signed list\u{1b}[2J".into());
+    let (_daemon, ask) = asks(&home, said);
+    let (out, error) = ends(&mut ask(&["status"]), 4);
+    assert!(out.starts_with("node is waiting for a signed list\u{fffd}[2J\n"), "nothing steers the terminal: {out}");
+    assert!(error.is_empty(), "said already: {error}");
+    let (out, error) = ends(&mut ask(&["status", "--json"]), 4);
+    assert!(json(&out)["ready"] == false && error.is_empty(), "{out} {error}");
+}
+
+#[test]
+fn map_is_printed_as_text_json_and_graphviz() {
+    let home = Home::new();
+    let mut said = Said::by(Role::Node);
+    said.map = small_map();
+    let (_daemon, ask) = asks(&home, said);
+    let (out, _) = ends(&mut ask(&["map"]), 0);
+    assert!(out.contains("alice~aliceaaaaaaaa") && out.ends_with("2 nodes, 1 link, 0 exits, 1 component\n"), "{out}");
+    let (out, _) = ends(&mut ask(&["map", "--json"]), 0);
+    assert_eq!(serde_json::from_str::<MeshMap>(&out).unwrap(), small_map());
+    let (out, _) = ends(&mut ask(&["map", "--dot"]), 0);
+    assert!(out.starts_with("graph port17 {") && out.contains(" -- "), "{out}");
+    let (_, error) = ends(&mut ask(&["map", "--dot", "--json"]), 2);
+    assert!(error.contains("--dot"), "{error}");
+}
+
+#[test]
+fn route_prints_the_hops_and_what_stands() {
+    let home = Home::new();
+    let mut said = Said::by(Role::Client);
+    let hop = |node: &str, role| HopSample { node: name(node), role, candidates: 2 };
+    said.route = Ok(RouteSample { hops: vec![hop("alice", HopRole::Guard), hop("bob", HopRole::Exit)] });
+    let standing = CircuitStatus { route: vec!["alice~x".into(), "bob~x".into()], streams: 3, age_s: 5, open: true };
+    said.status.standing = vec![standing];
+    let (_daemon, ask) = asks(&home, said);
+    let (out, _) = ends(&mut ask(&["route", "example.com:80", "--hops", "2", "--exclude", "carol~x"]), 0);
+    assert!(out.starts_with("A route to example.com:80, drawn for this answer: 2 hops\n1  alice~"), "{out}");
+    assert!(out.contains("open  3 streams  5 s old  alice~x → bob~x"), "{out}");
+    let (out, _) = ends(&mut ask(&["route", "--json"]), 0);
+    assert_eq!((&json(&out)["route"]["hops"][1]["role"], &json(&out)["circuits"][0]["streams"]), (&"exit".into(), &3.into()));
+    ends(&mut ask(&["route", "--hops", "7"]), 2);
+}
+
+#[test]
+fn no_route_ends_with_5_and_says_why() {
+    let home = Home::new();
+    let (_daemon, ask) = asks(&home, Said::by(Role::Client));
+    let (out, error) = ends(&mut ask(&["route", "--exclude", "x"]), 5);
+    assert!(out.is_empty() && error.contains("no exit that can be used allows TCP port 443"), "{error}");
+}
+
+#[test]
+fn a_node_says_that_it_has_no_routes() {
+    let home = Home::new();
+    let mut said = Said::by(Role::Node);
+    said.route = Err(Refusal::new(RefusalCode::NotAClient, "a node has no routes of its own"));
+    let (_daemon, ask) = asks(&home, said);
+    let (_, error) = ends(&mut ask(&["route"]), 1);
+    assert!(error.contains("no routes of its own"), "{error}");
+}
+
+#[test]
+fn wishes_that_the_daemon_cannot_read_are_usage_errors() {
+    let home = Home::new();
+    for code in [RefusalCode::BadRequest, RefusalCode::UnknownNode] {
+        let mut said = Said::by(Role::Client);
+        said.route = Err(Refusal::new(code, "carol: no node of this name"));
+        let (_daemon, ask) = asks(&home, said);
+        assert!(ends(&mut ask(&["route", "--exclude", "carol"]), 2).1.contains("carol: no node"));
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    let home = Home::new();
+    let mut said = Said::by(Role::Client);
+    said.map = small_map();
+    // More than a pipe holds.
+    said.map.nodes = std::iter::repeat_n(said.map.nodes[0].clone(), 5000).collect();
+    let (_daemon, _) = asks(&home, said);
+    let socket = home.path("daemon.sock");
+    for command in [&["map"][..], &["map", "--json"], &["map", "--dot"], &["man"], &["completions", "bash"]] {
+        let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("port17"))
+            .arg("--control")
+            .arg(&socket)
+            .args(command)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]), "{command:?}");
+    }
+}
+
+#[test]
+fn completions_are_scripts_that_know_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (script, _) = ends(bare().args(["completions", shell]), 0);
+        for command in ["status", "map", "route", "bottle", "completions", "man"] {
+            assert!(script.contains(command), "{shell}: {command}");
+        }
+        // The one shell that is surely there reads its script; the others do where they are.
+        let Ok(mut child) = std::process::Command::new(shell).arg("-n").stdin(std::process::Stdio::piped()).spawn() else {
+            continue;
+        };
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), script.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "{shell} -n");
+    }
+    ends(bare().args(["completions", "tcsh"]), 2);
+}
+
+#[test]
+fn man_pages_cover_every_command() {
+    let (page, _) = ends(bare().arg("man"), 0);
+    let (help, _) = ends(bare().arg("--help"), 0);
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let commands: Vec<&str> = listed.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect();
+    assert!(commands.len() >= 12, "{commands:?}");
+    let home = Home::new();
+    let directory = home.path("pages");
+    assert!(ends(bare().arg("man").arg("--output").arg(&directory), 0).0.is_empty());
+    for command in commands {
+        assert!(page.contains(&format!("port17\\-{command}(1)")), "{command} in the main page");
+        let own = fs::read_to_string(directory.join(format!("port17-{command}.1"))).unwrap();
+        assert!(own.starts_with(".ie") && own.contains(".TH") && own.contains("NAME"), "{command}: {own}");
+    }
+    assert!(fs::read_to_string(directory.join("port17-bottle-show.1")).unwrap().contains("bottle"));
+    let main = fs::read_to_string(directory.join("port17.1")).unwrap();
+    assert!(main.contains("Exit codes"));
+
+    fs::write(home.path("file"), "").unwrap();
+    ends(bare().arg("man").arg("--output").arg(home.path("file")), 6);
 }

@@ -53,6 +53,8 @@ pub const LANE_CIRCUITS: usize = 65_536;
 pub const UNADMITTED_LANES: usize = 256;
 /// Client links of one node: with two lanes each a few thousand sockets.
 pub const CLIENT_LINKS: usize = 4096;
+/// Nodes that took a published link back, whose links stay out of the own Bottle for a while: some times as many as are links at once.
+pub const RESTING_LINKS: usize = 8 * LINKS;
 /// Neighbours in a configuration: as many links as a Bottle lists.
 pub const NEIGHBOURS: usize = LINKS;
 
@@ -68,8 +70,42 @@ pub const BOTTLES_BYTES: usize = 60 * 1024;
 pub const RECONCILE_ENTRIES: usize = 1024;
 /// Bytes of a tombstone.
 pub const TOMBSTONE_BYTES: usize = 256;
+/// Tombstones kept: a node that leaves is rare, and all of them go to each new link in a quarter of what a lane queues.
+pub const TOMBSTONES: usize = 1024;
+/// Tombstones of identities whose Bottle is not held: a quarter, since anyone can make them.
+pub const TOMBSTONES_UNKNOWN: usize = TOMBSTONES / 4;
+/// Expired Bottles kept as hints where their nodes may be found: some 20 MB.
+pub const HINTS: usize = 8192;
+/// Short ids that one neighbour has offered and that were not asked for yet: a whole map.
+pub const OFFERED_IDS: usize = BOTTLERACK_BOTTLES;
+/// Short ids that were refused lately and are not asked for again: some 100 kB.
+pub const REFUSED_IDS: usize = 4096;
+/// RECONCILEs sent at once; the rest of a large map follows one by one. With the largest answer of Bottles and all tombstones they
+/// stay below what a lane queues.
+pub const RECONCILES_AT_ONCE: usize = 4;
+/// RECONCILEs taken from one neighbour within half a repair interval: twice a full map.
+pub const RECONCILES: u32 = 80;
+/// Short ids announced to one neighbour in one batch: 16 messages; what is left follows in the next.
+pub const ANNOUNCED_AT_ONCE: usize = 16 * ANNOUNCE_IDS;
 /// A signed bootstrap list: a few hundred nodes.
 pub const LIST_BYTES: usize = 1024 * 1024;
+/// Nodes that a list names: a Bottle has more than a kilobyte.
+pub const LIST_NODES: usize = LIST_BYTES / 1024;
+/// Signatures under a list: twice as many as roots, so that a list can carry those of the old and the new roots.
+pub const LIST_SIGNATURES: usize = 32;
+/// From a list's making to its end, at most, in seconds: 90 days. Who signs chooses less; a list that never ends could never be
+/// taken back.
+pub const LIST_LIFE_S: u64 = 90 * 24 * 3600;
+/// A list may be made this far ahead of the receiver's clock, in seconds.
+pub const LIST_AHEAD_S: u64 = 3600;
+/// Releases that a list names.
+pub const LIST_RELEASES: usize = 64;
+/// A release's version and platform, each.
+pub const RELEASE_NAME_BYTES: usize = 64;
+/// A release's address.
+pub const RELEASE_URL_BYTES: usize = 512;
+/// How often a link is asked for a list from its first piece on before one must have come whole.
+pub const LIST_ASKS: u32 = 8;
 /// Bytes of one LIST: the message stays below 64 KiB.
 pub const LIST_PIECE_BYTES: usize = 60 * 1024;
 

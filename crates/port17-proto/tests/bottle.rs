@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 
 use port17_proto::bottle::{Address, VerifiedBottle};
 use port17_proto::bottle::{
-    BottleContent, BottleError, BottleRules, CborError, Flags, LinkClaim, NodePrefix, Seq, UnverifiedBottle,
+    BottleContent, BottleError, BottleRules, CborError, Flags, LinkClaim, NodePrefix, Seq, Tombstone, UnverifiedBottle,
+    UnverifiedTombstone,
 };
-use port17_proto::bottlerack::{Bottlerack, Insert};
-use port17_proto::limits::BOTTLE_BYTES;
+use port17_proto::bottlerack::{Bottlerack, Bury, Insert, RackRules, Trust};
+use port17_proto::crypto::{Entropy, SigningKey};
+use port17_proto::limits::{BOTTLE_BYTES, EQUIVOCATIONS};
+use port17_proto::params::Params;
 use port17_proto::policy::ExitPolicy;
 use port17_proto::wire::registry::{BottleKey, LaneType, Scope};
 use proptest::prelude::*;
@@ -301,6 +304,35 @@ fn two_truths_under_one_seq_are_kept_as_evidence() {
 }
 
 #[test]
+fn made_up_nodes_never_fill_the_place_for_evidence_against_a_trusted_one() {
+    let truths = |seed: u64| {
+        let key = SigningKey::generate(&mut Entropy::from_number(seed));
+        [0, 1].map(|load| {
+            let mut content = minimal(1);
+            (content.identity, content.load) = (key.public(), load);
+            let bytes = content.sign(&key).unwrap();
+            UnverifiedBottle::parse(&bytes).unwrap().verify(NOW_MS, &BottleRules::DEFAULT).unwrap()
+        })
+    };
+    let mut rack = Bottlerack::new(Scope::Public);
+    let sign_two = |rack: &mut Bottlerack, seed: u64| {
+        let [one, other] = truths(seed);
+        assert_eq!(rack.insert(one, NOW_MS), Insert::New);
+        rack.insert(other, NOW_MS)
+    };
+    for seed in 0..EQUIVOCATIONS as u64 {
+        assert_eq!(sign_two(&mut rack, seed), Insert::Equivocation);
+    }
+    assert_ne!(sign_two(&mut rack, 1000), Insert::Equivocation, "full");
+    let trusted = truths(2000)[0].node_id();
+    rack.trust_only([trusted]);
+    assert_eq!(sign_two(&mut rack, 2000), Insert::Equivocation);
+    assert_eq!(rack.trust(&trusted, NOW_MS), Trust::Distrusted);
+    let kept = (0..EQUIVOCATIONS as u64).filter(|seed| rack.equivocation(&truths(*seed)[0].node_id()).is_some()).count();
+    assert_eq!(kept, EQUIVOCATIONS - 1);
+}
+
+#[test]
 fn a_rack_holds_one_scope() {
     let mut content = minimal(1);
     content.scope = Scope::Local;
@@ -311,7 +343,7 @@ fn a_rack_holds_one_scope() {
 
 #[test]
 fn a_full_rack_takes_newer_bottles_of_its_nodes_alone() {
-    let mut rack = Bottlerack::with_capacity(Scope::Public, 2);
+    let mut rack = Bottlerack::with_rules(Scope::Public, RackRules { most_bottles: 2, ..Params::DEFAULT.rack_rules() });
     assert_eq!(rack.insert(version(1, SEQ, 0), NOW_MS), Insert::New);
     assert_eq!(rack.insert(version(2, SEQ, 0), NOW_MS), Insert::New);
     assert_eq!(rack.insert(version(3, SEQ, 0), NOW_MS), Insert::Full);
@@ -328,6 +360,140 @@ fn bottles_expire() {
     assert_eq!(rack.expire(SEQ + 30 * HOUR_MS - 1), []);
     assert_eq!(rack.expire(SEQ + 30 * HOUR_MS), [minimal(1).node_id()]);
     assert_eq!(rack.len(), 1);
+}
+
+fn small_rules() -> RackRules {
+    RackRules { most_bottles: 4, most_unknown: 2, ..Params::DEFAULT.rack_rules() }
+}
+
+#[test]
+fn unknown_nodes_get_their_share_of_the_places_and_no_more() {
+    let mut rack = Bottlerack::with_rules(Scope::Public, small_rules());
+    rack.trust_only([4, 5, 6].map(|seed| minimal(seed).node_id()));
+    assert_eq!([1, 2, 3].map(|seed| rack.insert(version(seed, SEQ, 0), NOW_MS)), [Insert::New, Insert::New, Insert::Full]);
+    assert_eq!([4, 5].map(|seed| rack.insert(version(seed, SEQ, 0), NOW_MS)), [Insert::New; 2]);
+    assert_eq!(rack.len(), 4);
+    // The share is one of all places, not of what is held: a network without trust fills a quarter.
+    assert_eq!(Params::DEFAULT.rack_rules().most_unknown, 8192);
+}
+
+#[test]
+fn a_trusted_node_evicts_the_newest_unknown_one_and_is_never_evicted() {
+    let mut rack = Bottlerack::with_rules(Scope::Public, small_rules());
+    rack.trust_only([3, 4, 5, 6, 7].map(|seed| minimal(seed).node_id()));
+    for (seed, at) in [(1, 5), (2, 9), (3, 1), (4, 2)] {
+        assert_eq!(rack.insert(version(seed, SEQ, 0), NOW_MS + at), Insert::New);
+    }
+    let holds = |rack: &Bottlerack| [1, 2, 3, 4, 5, 6, 7].map(|seed| rack.get(&minimal(seed).node_id()).is_some());
+    assert_eq!(rack.insert(version(5, SEQ, 0), NOW_MS + 10), Insert::New);
+    assert_eq!(holds(&rack), [true, false, true, true, true, false, false]);
+    assert_eq!(rack.insert(version(6, SEQ, 0), NOW_MS + 11), Insert::New);
+    assert_eq!(rack.insert(version(7, SEQ, 0), NOW_MS + 12), Insert::Full);
+    assert_eq!(rack.insert(version(1, SEQ, 0), NOW_MS + 13), Insert::Full);
+    assert_eq!(holds(&rack), [false, false, true, true, true, true, false]);
+    // Who is trusted no more is counted among the others.
+    rack.trust_only([]);
+    assert!(!rack.has_room(&minimal(1).node_id()));
+}
+
+#[test]
+fn newer_bottles_of_one_node_are_limited_by_a_bucket() {
+    let rules = RackRules { interval_ms: 1000, burst: 3, ..Params::DEFAULT.rack_rules() };
+    let mut rack = Bottlerack::with_rules(Scope::Public, rules);
+    let mut at = |seq: u64, now_ms: u64| rack.insert_limited(version(1, SEQ + seq, 0), NOW_MS + now_ms);
+    assert_eq!([at(0, 0), at(1, 0), at(2, 0)], [Insert::New, Insert::Newer, Insert::Newer]);
+    assert_eq!([at(3, 0), at(3, 999), at(3, 1000)], [Insert::TooOften, Insert::TooOften, Insert::Newer]);
+    assert_eq!(at(4, 1500), Insert::TooOften);
+    // Another one's is its own, and the operator's directory is not limited.
+    assert_eq!(rack.insert_limited(version(2, SEQ, 0), NOW_MS), Insert::New);
+    assert_eq!(rack.insert(version(1, SEQ + 5, 0), NOW_MS), Insert::Newer);
+}
+
+#[test]
+fn an_expired_bottle_becomes_a_hint_and_no_hop() {
+    let node = minimal(1).node_id();
+    let rules = RackRules { hint_ms: HOUR_MS, ..Params::DEFAULT.rack_rules() };
+    let mut rack = Bottlerack::with_rules(Scope::Public, rules);
+    rack.insert(version(1, SEQ, 0), NOW_MS);
+    assert!(rack.hint(&node).is_none());
+    let end = SEQ + 30 * HOUR_MS;
+    rack.expire(end);
+    assert!(rack.get(&node).is_none() && rack.iter().next().is_none());
+    assert_eq!(rack.hint(&node).unwrap().bottle.seq(), Seq(SEQ));
+    rack.expire(end + HOUR_MS - 1);
+    assert_eq!(rack.hints(), 1);
+    rack.expire(end + HOUR_MS);
+    assert_eq!(rack.hints(), 0);
+    // A living one ends the hint.
+    rack.insert_hint(version(1, SEQ, 0), NOW_MS);
+    rack.insert(version(1, SEQ + 1, 0), NOW_MS);
+    assert_eq!((rack.hints(), rack.insert_hint(version(1, SEQ, 0), NOW_MS)), (0, false));
+}
+
+#[test]
+fn a_pair_is_evidence_also_when_its_node_has_said_more_since() {
+    let node = minimal(1).node_id();
+    let mut rack = Bottlerack::new(Scope::Public);
+    rack.insert(version(1, SEQ + 9, 0), NOW_MS);
+    assert_eq!(rack.insert(version(1, SEQ, 0), NOW_MS), Insert::Older);
+    assert_eq!(rack.insert(version(1, SEQ, 0), NOW_MS), Insert::Older);
+    assert_eq!(rack.insert(version(1, SEQ, 1), NOW_MS), Insert::Equivocation);
+    assert_eq!(rack.seq(&node), Some(Seq(SEQ + 9)));
+    // All three can be asked for, and are told of together.
+    let held = rack.held_after(None, 10, NOW_MS);
+    assert_eq!(held.len(), 3);
+    assert!(held.iter().all(|held| rack.by_short_id(&held.short_id).is_some_and(|bottle| bottle.seq() == held.seq)));
+    // And they are not forgotten with the Bottle, but with their time.
+    assert_eq!(rack.trust(&node, NOW_MS), Trust::Distrusted);
+    assert_eq!(rack.trust(&node, NOW_MS + 7 * 24 * HOUR_MS), Trust::Unknown);
+    rack.expire(NOW_MS + 7 * 24 * HOUR_MS);
+    assert!(rack.equivocation(&node).is_none());
+    assert!(held.iter().all(|held| rack.by_short_id(&held.short_id).is_none()));
+}
+
+#[test]
+fn third_truths_change_no_evidence_and_are_limited() {
+    let rules = RackRules { interval_ms: 1000, burst: 2, ..Params::DEFAULT.rack_rules() };
+    let mut rack = Bottlerack::with_rules(Scope::Public, rules);
+    let mut content = minimal(1);
+    let mut stored = 0;
+    for port in 1..60 {
+        content.software = format!("{port}");
+        stored += u32::from(rack.insert_limited(verified(&content, 1), NOW_MS) == Insert::Newer);
+    }
+    assert!(stored <= 2, "{stored}");
+    assert!(rack.equivocation(&content.node_id()).is_some());
+}
+
+#[test]
+fn a_tombstone_ends_its_node_for_its_time() {
+    let (node, life_ms) = (minimal(1).node_id(), Params::DEFAULT.rack_rules().tombstone_ms);
+    let mut rack = Bottlerack::new(Scope::Public);
+    rack.insert(version(1, SEQ + 1, 0), NOW_MS);
+    let farewell = |seq: u64| {
+        let parsed = UnverifiedTombstone::parse(&Tombstone::sign(&key(1), Seq(seq))).unwrap();
+        parsed.verify(NOW_MS, life_ms, HOUR_MS).unwrap()
+    };
+    assert_eq!(rack.bury(farewell(SEQ), NOW_MS), Bury::Older);
+    assert_eq!(rack.bury(farewell(SEQ + 1), NOW_MS), Bury::New);
+    assert_eq!(rack.bury(farewell(SEQ + 2), NOW_MS), Bury::Same);
+    assert!(rack.is_empty() && rack.hint(&node).is_none());
+    assert_eq!(rack.insert(version(1, SEQ + 1000, 0), NOW_MS), Insert::Buried);
+    rack.expire(NOW_MS + life_ms - 1);
+    assert!(rack.is_buried(&node));
+    rack.expire(NOW_MS + life_ms);
+    assert_eq!(rack.insert(version(1, SEQ + 1000, 0), NOW_MS), Insert::New);
+}
+
+#[test]
+fn a_node_is_called_by_its_label_and_its_own_suffix() {
+    let mut rack = Bottlerack::new(Scope::Public);
+    rack.insert(version(1, SEQ, 0), NOW_MS);
+    rack.insert(version(2, SEQ, 0), NOW_MS);
+    let names = [1, 2].map(|seed| rack.name_of(&minimal(seed).node_id()).unwrap());
+    assert_eq!((names[0].label(), names[0] == names[1]), (names[1].label(), false));
+    assert!(names[0].belongs_to(&minimal(1).node_id()));
+    assert!(rack.name_of(&minimal(3).node_id()).is_none());
 }
 
 fn state(rack: &Bottlerack) -> Vec<Vec<u8>> {

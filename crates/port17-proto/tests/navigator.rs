@@ -1,92 +1,30 @@
 //! Routes (spec 08).
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "a test that cannot go on should stop, and has no outside")]
 
+#[path = "navigator/every_route.rs"]
+mod every_route;
+#[path = "navigator/mesh.rs"]
+mod mesh;
 mod sample_bottle;
 
-use std::collections::{BTreeMap, BTreeSet};
+#[path = "navigator/diversity.rs"]
+mod diversity;
+#[path = "navigator/hop2.rs"]
+mod hop2;
+#[path = "navigator/trust.rs"]
+mod trust;
 
-use port17_proto::bottle::{Address, BottleContent, CircuitKey, Flags, NodePrefix, VerifiedBottle};
+use std::collections::BTreeSet;
+
+use mesh::{MARGIN_MS, assert_uniform, contents, draw, draw_without, full_mesh, map, node, request, tally, web};
+use port17_proto::bottle::{CircuitKey, Flags, NodePrefix};
 use port17_proto::circuit::message::{Host, Target};
 use port17_proto::crypto::Entropy;
 use port17_proto::ids::NodeId;
-use port17_proto::navigator::{Map, NoRoute, RouteRequest, route};
+use port17_proto::navigator::{HopRole, NoRoute, RouteRequest, route, sample};
 use port17_proto::policy::ExitPolicy;
-use port17_proto::wire::registry::{LaneType, StreamProtocol};
-use sample_bottle::{NOW_MS, links_to, minimal, verified};
-
-const MARGIN_MS: u64 = 3_600_000;
-
-/// Nodes 0..n, linked as listed; `exits` accept TCP to port 80.
-fn contents(nodes: u8, links: &[(u8, u8)], exits: &[u8]) -> Vec<BottleContent> {
-    let ids: Vec<NodeId> = (0..nodes).map(node).collect();
-    let content = |index: u8| {
-        let others = links.iter().filter_map(|(a, b)| if *a == index { Some(b) } else { (*b == index).then_some(a) });
-        let mut content = minimal(index + 1);
-        content.links = links_to(others.map(|other| &ids[usize::from(*other)]));
-        content.addresses = vec![Address::new(format!("192.0.2.{}:1717", index + 1).parse().unwrap(), LaneType::TlsTcp)];
-        content.exit_policy = exits.contains(&index).then(|| ExitPolicy::parse(&["accept tcp *:80"]).unwrap());
-        content
-    };
-    (0..nodes).map(content).collect()
-}
-
-fn sign(contents: &[BottleContent]) -> Vec<VerifiedBottle> {
-    (1u8..).zip(contents).map(|(seed, content)| verified(content, seed)).collect()
-}
-
-fn map(contents: &[BottleContent]) -> Map {
-    Map::build(&sign(contents), MARGIN_MS)
-}
-
-fn node(index: u8) -> NodeId {
-    minimal(index + 1).node_id()
-}
-
-fn full_mesh(nodes: u8) -> Vec<(u8, u8)> {
-    (0..nodes).flat_map(|a| (a + 1..nodes).map(move |b| (a, b))).collect()
-}
-
-fn web() -> Target {
-    Target { host: Host::Name("example.org".into()), port: 80 }
-}
-
-fn draw(map: &Map, hops: usize, seed: u64) -> Result<Vec<NodeId>, NoRoute> {
-    draw_without(map, hops, seed, &BTreeSet::new())
-}
-
-fn draw_without(map: &Map, hops: usize, seed: u64, exclude: &BTreeSet<NodeId>) -> Result<Vec<NodeId>, NoRoute> {
-    let request =
-        RouteRequest { guard: Some(node(0)), hops, protocol: StreamProtocol::Tcp, target: &web(), exclude, now_ms: NOW_MS };
-    route(map, &request, &mut Entropy::from_number(seed))
-}
-
-/// How often each route is drawn.
-fn tally(map: &Map, hops: usize, draws: u64) -> BTreeMap<Vec<NodeId>, u64> {
-    let (target, exclude, mut entropy) = (web(), BTreeSet::new(), Entropy::from_number(7));
-    let request = RouteRequest {
-        guard: Some(node(0)),
-        hops,
-        protocol: StreamProtocol::Tcp,
-        target: &target,
-        exclude: &exclude,
-        now_ms: NOW_MS,
-    };
-    let mut counts = BTreeMap::new();
-    for _ in 0..draws {
-        *counts.entry(route(map, &request, &mut entropy).unwrap()).or_default() += 1;
-    }
-    counts
-}
-
-/// All counts within five standard deviations of the same number.
-fn assert_uniform(counts: &BTreeMap<Vec<NodeId>, u64>, walks: u64) {
-    assert_eq!(counts.len() as u64, walks);
-    let expected = counts.values().sum::<u64>() / walks;
-    for (route, count) in counts {
-        let off = count.abs_diff(expected);
-        assert!(off * off < 25 * expected, "{route:?}: {count}, not about {expected}");
-    }
-}
+use port17_proto::wire::registry::StreamProtocol;
+use sample_bottle::{NOW_MS, links_to};
 
 #[test]
 fn a_route_starts_at_the_guard_ends_at_an_exit_and_never_repeats() {
@@ -189,14 +127,7 @@ fn an_exit_is_one_whose_policy_may_allow_the_target() {
     let exclude = BTreeSet::new();
     let draw_to = |host: Host, port, seed| {
         let target = Target { host, port };
-        let request = RouteRequest {
-            guard: Some(node(0)),
-            hops: 3,
-            protocol: StreamProtocol::Tcp,
-            target: &target,
-            exclude: &exclude,
-            now_ms: NOW_MS,
-        };
+        let request = request(3, &target, &exclude);
         route(&map, &request, &mut Entropy::from_number(seed))
     };
     for seed in 0..20 {
@@ -249,14 +180,7 @@ fn guards_are_drawn_from_all_that_can_be_used() {
 fn no_route_says_why() {
     let map = map(&contents(3, &full_mesh(3), &[2]));
     let (target, exclude) = (web(), BTreeSet::new());
-    let request = RouteRequest {
-        guard: Some(node(0)),
-        hops: 3,
-        protocol: StreamProtocol::Tcp,
-        target: &target,
-        exclude: &exclude,
-        now_ms: NOW_MS,
-    };
+    let request = request(3, &target, &exclude);
     let mut entropy = Entropy::from_number(1);
     let mut why = |request: RouteRequest<'_>| route(&map, &request, &mut entropy).unwrap_err();
     assert_eq!(why(RouteRequest { guard: None, ..request }), NoRoute::NoGuard);
@@ -278,4 +202,34 @@ fn no_route_on_a_map_where_walks_exist_but_none_is_simple() {
 fn the_same_seed_draws_the_same_route() {
     let map = map(&contents(9, &full_mesh(9), &[7, 8]));
     assert_eq!(draw(&map, 5, 11), draw(&map, 5, 11));
+}
+
+#[test]
+fn a_sample_says_how_many_nodes_could_have_stood_at_each_place() {
+    // 0 leads over 1 or 2 to the exits 4 and 5, over 3 nowhere.
+    let links = [(0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (2, 5)];
+    let map = map(&contents(6, &links, &[4, 5]));
+    let (target, exclude) = (web(), BTreeSet::new());
+    for seed in 0..20 {
+        let drawn = sample(&map, &request(3, &target, &exclude), &mut Entropy::from_number(seed)).unwrap();
+        let roles: Vec<HopRole> = drawn.hops.iter().map(|hop| hop.role).collect();
+        assert_eq!(roles, [HopRole::Guard, HopRole::Middle, HopRole::Exit]);
+        let exits = if drawn.hops[1].node == node(1) { 1 } else { 2 };
+        assert_eq!(drawn.hops.iter().map(|hop| hop.alternatives).collect::<Vec<_>>(), [6, 2, exits]);
+    }
+}
+
+#[test]
+fn a_route_that_was_drawn_stands_as_long_as_its_links_and_keys() {
+    let mut contents = contents(4, &full_mesh(4), &[3]);
+    let route = [0, 1, 3].map(node);
+    assert!(map(&contents).carries(&route, NOW_MS));
+    assert!(!map(&contents).carries(&route, u64::MAX));
+    assert!(!map(&contents).carries(&[node(0), node(9)], NOW_MS));
+    assert!(!map(&contents).carries(&[], NOW_MS));
+    contents[1].links = links_to([&node(0)]);
+    assert!(!map(&contents).carries(&route, NOW_MS));
+    assert!(map(&contents).carries(&[0, 2, 3].map(node), NOW_MS));
+    contents[3].addresses.clear();
+    assert!(!map(&contents).carries(&[0, 2, 3].map(node), NOW_MS));
 }

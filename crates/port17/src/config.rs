@@ -24,8 +24,8 @@ use crate::client::name;
 const DEFAULT_LISTEN: [&str; 2] = ["0.0.0.0:1717", "[::]:1717"];
 /// Where the proxy listens unless told otherwise.
 const DEFAULT_PROXY: &str = "127.0.0.1:1080";
-/// Hops of a route unless told otherwise, and the fewest that need no `danger_min_hops`.
-const DEFAULT_HOPS: u8 = 3;
+/// The fewest hops that need no `danger_min_hops`.
+const SAFE_HOPS: u8 = 3;
 /// A configuration file is written by hand; nothing larger is one.
 const CONFIG_BYTES: u64 = 1024 * 1024;
 
@@ -37,13 +37,16 @@ pub struct Config {
     pub label: Option<Label>,
     /// Operator or family, "" for none.
     pub group: String,
-    /// Which set of network parameters holds.
+    /// Which set of network parameters holds where there is no network.
     pub parameters: ParameterSet,
+    /// The network file; none: no signed list, and Bottles are exchanged by hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<PathBuf>,
     /// Where Bottles are exchanged as files.
     pub bottles: PathBuf,
-    /// The nodes to keep links with.
+    /// The nodes to keep links with, these and no others; none: the node decides.
     #[serde(serialize_with = "node_ids_as_text")]
-    pub neighbours: Vec<NodeId>,
+    pub neighbours: Option<Vec<NodeId>>,
     /// What must survive a restart: 0700, one daemon at a time.
     pub state: PathBuf,
     /// The control socket.
@@ -98,8 +101,9 @@ pub struct ClientConfig {
     /// The first hop; none: one is drawn.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "node_id_as_text")]
     pub guard: Option<NodeId>,
-    /// Hops of a route.
-    pub hops: u8,
+    /// Hops of a route; none: as many as the network's parameters say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hops: Option<u8>,
     /// The fewest hops allowed.
     pub danger_min_hops: u8,
 }
@@ -232,8 +236,8 @@ fn label_as_text<S: Serializer>(label: &Option<Label>, serializer: S) -> Result<
     label.as_ref().map(Label::as_str).serialize(serializer)
 }
 
-fn node_ids_as_text<S: Serializer>(ids: &[NodeId], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(ids.iter().map(NodeId::to_base32))
+fn node_ids_as_text<S: Serializer>(ids: &Option<Vec<NodeId>>, serializer: S) -> Result<S::Ok, S::Error> {
+    ids.as_ref().map(|ids| ids.iter().map(NodeId::to_base32).collect::<Vec<_>>()).serialize(serializer)
 }
 
 fn node_id_as_text<S: Serializer>(id: &Option<NodeId>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -246,9 +250,10 @@ fn node_id_as_text<S: Serializer>(id: &Option<NodeId>, serializer: S) -> Result<
 struct File {
     label: Option<Text<Label>>,
     group: Option<Group>,
-    parameters: Option<ParameterSet>,
+    parameters: Option<Spanned<ParameterSet>>,
+    network: Option<PathBuf>,
     bottles: Option<PathBuf>,
-    neighbours: Vec<Text<NodeId>>,
+    neighbours: Option<Vec<Text<NodeId>>>,
     state: Option<PathBuf>,
     control: Option<PathBuf>,
     identity: IdentityFile,
@@ -309,9 +314,10 @@ impl File {
         Ok(Config {
             label: self.label.map(|label| label.0),
             group: self.group.map(|group| group.0).unwrap_or_default(),
-            parameters: self.parameters.unwrap_or(ParameterSet::Default),
+            parameters: parameters(self.parameters, self.network.is_some())?,
+            network: self.network.map(absolute),
             bottles: self.bottles.map_or_else(|| state.join("bottles"), absolute),
-            neighbours: self.neighbours.into_iter().map(|id| id.0).collect(),
+            neighbours: self.neighbours.map(|ids| ids.into_iter().map(|id| id.0).collect()),
             control: self.control.map_or(control, absolute),
             identity: IdentityConfig { dir: self.identity.dir.map_or_else(|| state.join("keys"), absolute) },
             node: self.node.resolve()?,
@@ -319,6 +325,19 @@ impl File {
             client: self.client.resolve()?,
             state,
         })
+    }
+}
+
+/// A network has its own parameters: what is written here would never count.
+fn parameters(value: Option<Spanned<ParameterSet>>, in_a_network: bool) -> Result<ParameterSet, Wrong> {
+    match value {
+        Some(set) if in_a_network && *set.get_ref() != ParameterSet::Default => Err(Wrong {
+            span: set.span(),
+            key: "parameters",
+            problem: "the network's parameters hold, those of its network file until its first list; remove this key".into(),
+        }),
+        Some(set) => Ok(set.into_inner()),
+        None => Ok(ParameterSet::Default),
     }
 }
 
@@ -378,7 +397,7 @@ impl ExitFile {
 
 impl ClientFile {
     fn resolve(self) -> Result<ClientConfig, Wrong> {
-        let danger_min_hops = hops(self.danger_min_hops.as_ref(), "client.danger_min_hops", 1)?;
+        let danger_min_hops = hops(self.danger_min_hops.as_ref(), "client.danger_min_hops", 1)?.unwrap_or(SAFE_HOPS);
         let hops = hops(self.hops.as_ref(), "client.hops", danger_min_hops)?;
         Ok(ClientConfig {
             proxy: proxy(self.proxy, self.danger_proxy_listen)?,
@@ -390,8 +409,8 @@ impl ClientFile {
     }
 }
 
-fn hops(value: Option<&Spanned<u8>>, key: &'static str, least: u8) -> Result<u8, Wrong> {
-    let Some(value) = value else { return Ok(DEFAULT_HOPS) };
+fn hops(value: Option<&Spanned<u8>>, key: &'static str, least: u8) -> Result<Option<u8>, Wrong> {
+    let Some(value) = value else { return Ok(None) };
     let hops = *value.get_ref();
     if usize::from(hops) > registry::MAX_HOPS || hops == 0 {
         let problem = format!("{hops}: 1 to {} are allowed", registry::MAX_HOPS);
@@ -401,7 +420,7 @@ fn hops(value: Option<&Spanned<u8>>, key: &'static str, least: u8) -> Result<u8,
         let problem = format!("{hops}: at least {least} are needed; `danger_min_hops = {hops}` allows fewer, for measuring only");
         return Err(Wrong { span: value.span(), key, problem });
     }
-    Ok(hops)
+    Ok(Some(hops))
 }
 
 fn proxy(value: Option<Spanned<Text<SocketAddr>>>, danger: bool) -> Result<SocketAddr, Wrong> {
@@ -489,7 +508,7 @@ fn invalid(text: &str, path: &Path, offset: usize, key: Option<&str>, problem: S
 }
 
 /// The line, from 1, and the key that the byte at `offset` belongs to: the nearest `key =` at or above it, within its table.
-fn key_at(text: &str, offset: usize) -> (usize, String) {
+pub(crate) fn key_at(text: &str, offset: usize) -> (usize, String) {
     let line = text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
     let above: Vec<&str> = text.lines().take(line + 1).collect();
     let table_of = |line: &str| line.trim().strip_prefix('[')?.split(']').next().map(|name| name.trim().to_owned());
@@ -538,7 +557,7 @@ mod tests {
     fn empty_file_gives_the_safe_defaults() {
         let config = parse("").unwrap();
         assert_eq!(config.client.proxy.to_string(), "127.0.0.1:1080");
-        assert_eq!((config.client.hops, config.client.danger_min_hops), (3, 3));
+        assert_eq!((config.client.hops, config.client.danger_min_hops), (None, 3));
         assert!(!config.client.danger_proxy_listen);
         assert_eq!(config.exit, None);
         assert_eq!(config.node.listen.len(), 2);
@@ -582,8 +601,18 @@ danger_min_hops = 1
         assert_eq!(config.bottles, Path::new("/etc/port17/bottles"), "relative to the file");
         assert_eq!(config.control, Path::new("/srv/one/control.sock"), "a moved state moves its socket");
         assert_eq!(config.node.addresses, config.node.listen);
+        assert_eq!(config.neighbours, Some(vec![NodeId([0; 32])]));
+        assert_eq!(parse("").unwrap().neighbours, None, "the node decides");
+        assert_eq!(parse("neighbours = []").unwrap().neighbours, Some(vec![]));
         assert_eq!(config.exit.as_ref().unwrap().hosts["origin.demo"].to_string(), "127.0.0.1");
         assert_eq!(config.client.guard, Some(NodeId([0; 32])));
+        assert_eq!(parse(&config.to_toml()).unwrap(), config);
+    }
+
+    #[test]
+    fn the_network_file_is_looked_for_beside_the_configuration() {
+        let config = parse("network = \"three.network.toml\"").unwrap();
+        assert_eq!(config.network.as_deref(), Some(Path::new("/etc/port17/three.network.toml")));
         assert_eq!(parse(&config.to_toml()).unwrap(), config);
     }
 
@@ -611,6 +640,7 @@ danger_min_hops = 1
             ("label = \"Harbour\"", ":1: label: `Harbour`", "3 to 24"),
             ("group = \"é\"", ":1: group: `é`", "ASCII"),
             ("parameters = \"fast\"", ":1: parameters: ", "`demo`"),
+            ("network = \"x\"\nparameters = \"demo\"", ":2: parameters: ", "remove this key"),
             ("[node]\naddresses = [\"0.0.0.0:1717\"]", ":2: node.addresses: ", "dial"),
             ("[exit]\npolicy = []\n[exit.hosts]\n\"a b\" = \"127.0.0.1\"", ":4: exit.hosts: `a b`", "characters"),
             ("[exit]\npolicy = []\n[exit.hosts]\n\"a\" = \"here\"", ":4: exit.hosts.\"a\": `here`", "IPv4"),
@@ -633,7 +663,7 @@ danger_min_hops = 1
     #[test]
     fn danger_switches_allow_what_is_refused_without() {
         assert!(parse("[client]\nproxy = \"0.0.0.0:1080\"\ndanger_proxy_listen = true").is_ok());
-        assert_eq!(parse("[client]\nhops = 1\ndanger_min_hops = 1").unwrap().client.hops, 1);
+        assert_eq!(parse("[client]\nhops = 1\ndanger_min_hops = 1").unwrap().client.hops, Some(1));
     }
 
     #[test]

@@ -26,6 +26,7 @@ const IDENTITY_FILE: &str = "identity.key";
 const IDENTITY_HEADER: &str = "port17 identity key 1";
 const LINK_FILE: &str = "link.key";
 const LINK_HEADER: &str = "port17 link key 1";
+const ROOT_HEADER: &str = "port17 root key 1";
 const SEQ_FILE: &str = "seq";
 const SEQ_HEADER: &str = "port17 seq 1";
 const LOCK_FILE: &str = "lock";
@@ -245,6 +246,27 @@ impl SeqFile {
     pub fn store(&self, seq: u64) -> Result<(), KeystoreError> {
         write_private(&self.path, format!("{SEQ_HEADER}\n{seq}\n").as_bytes())
     }
+}
+
+/// Writes a network's root key to a place where nothing is yet.
+///
+/// # Errors
+/// When there is a file already, or it cannot be written.
+pub fn write_root_key(path: &Path, key: &SigningKey) -> Result<(), KeystoreError> {
+    let open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = open.map_err(failed(path, "be made"))?;
+    let text = key_text(ROOT_HEADER, key, None);
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed(path, "be written"))
+}
+
+/// A network's root key.
+///
+/// # Errors
+/// When there is none, or the file is damaged or not private.
+pub fn read_root_key(path: &Path) -> Result<SigningKey, KeystoreError> {
+    let missing = || failed(path, "be opened")(io::ErrorKind::NotFound.into());
+    let text = read_private(path)?.ok_or_else(missing)?;
+    parse_key(path, &text, ROOT_HEADER).map(|(seed, _)| SigningKey::from_seed(seed))
 }
 
 /// Makes a directory of mode 0700, with those above it that are missing, or checks the one that exists.
@@ -501,6 +523,22 @@ mod tests {
         store.identity_or_new(&mut Entropy::from_number(1)).unwrap();
         fs::copy(store.identity_path(), dir.join(LINK_FILE)).unwrap();
         assert!(matches!(store.link_key(), Err(KeystoreError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_root_key_is_private_and_never_overwritten() {
+        let (_root, dir) = directory();
+        make_private_directory(&dir).unwrap();
+        let path = dir.join("root-1.key");
+        assert!(matches!(read_root_key(&path), Err(KeystoreError::Io { .. })));
+        let key = SigningKey::from_seed(Secret::new([3; 32]));
+        write_root_key(&path, &key).unwrap();
+        assert_eq!(read_root_key(&path).unwrap().public(), key.public());
+        assert_eq!(mode_of(&path), 0o600);
+        assert!(write_root_key(&path, &SigningKey::from_seed(Secret::new([4; 32]))).is_err());
+        assert_eq!(read_root_key(&path).unwrap().public(), key.public());
+        fs::write(&path, "port17 identity key 1\n").unwrap();
+        assert!(matches!(read_root_key(&path), Err(KeystoreError::Damaged { .. })));
     }
 
     #[test]

@@ -63,6 +63,7 @@ pub struct Plane {
 impl Plane {
     /// The data plane of a node (`own`) or a client (none).
     pub fn new(
+        clock: Clock,
         own: Option<NodeId>,
         params: Params,
         pool: Arc<Pool>,
@@ -71,7 +72,7 @@ impl Plane {
         engine: mpsc::Sender<Input>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            clock: Clock::start(),
+            clock,
             clients: Pool::within(&pool, percent(pool.bytes(), params.pool_clients_percent)),
             prefixes: Mutex::default(),
             pool,
@@ -438,7 +439,7 @@ mod tests {
     fn clients_share_memory_by_network_and_never_have_all_of_it() {
         let (engine, _inputs) = mpsc::channel(1);
         let keyring = CircuitKeyring::new(KemBackend::AwsLc, 1, 1);
-        let plane = Plane::new(None, Params::DEFAULT, Pool::new(1 << 30), keyring, None, engine);
+        let plane = Plane::new(Clock::start(), None, Params::DEFAULT, Pool::new(1 << 30), keyring, None, engine);
         let client = |number: u8, ip: &str| plane.share(Peer::Client(LinkId([number; 16])), ip.parse().unwrap());
         let node = plane.share(Peer::Node(NodeId([0; 32])), "192.0.2.1".parse().unwrap());
         assert!(Arc::ptr_eq(&node, &plane.pool));

@@ -12,6 +12,8 @@ import bottle  # noqa: E402
 import circuit  # noqa: E402
 import ed25519  # noqa: E402
 import identity  # noqa: E402
+import network  # noqa: E402
+import tombstone  # noqa: E402
 import xwing  # noqa: E402
 from primitives import Refused  # noqa: E402
 
@@ -74,6 +76,8 @@ FILES = {
     "circuit.json": circuit.check_vectors,
     "ed25519.json": ed25519_cases,
     "identity.json": identity.check_vectors,
+    "network.json": network.check_vectors,
+    "tombstone.json": tombstone.check_vectors,
     "xwing.json": xwing_cases,
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use port17::control::Role;
+use port17::daemon::Reloading;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -113,8 +114,8 @@ async fn run_here(member: Member, strings: Strings) {
         async move { strings.stopped().await }
     };
     let result = match member.role {
-        Role::Node => port17::daemon::run_node(member.config, stop).await,
-        Role::Client => port17::daemon::run_client(member.config, stop).await,
+        Role::Node => port17::daemon::run_node(member.config, Reloading::never(), stop).await,
+        Role::Client => port17::daemon::run_client(member.config, Reloading::never(), stop).await,
     };
     strings
         .tell(match result {

@@ -6,12 +6,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use port17::config::{Config, ExitConfig, ParameterSet, Places};
+use port17::config::{Config, ExitConfig, Places};
 use port17::control::Role;
 use port17::keystore::{Keystore, make_private_directory, system_entropy};
 use port17_proto::ids::NodeId;
 use tempfile::TempDir;
 
+use super::network::DemoNetwork;
 use super::ports::Ports;
 use crate::failure::Failure;
 
@@ -23,6 +24,9 @@ const HOME: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const TEMPORARY_PATH_BYTES: usize = 60;
 /// Fewest hops that need no permission.
 const SAFE_HOPS: u8 = 3;
+/// Nodes that are in the signed list before any is left out, and those that are left out.
+const LISTED: u8 = 4;
+const UNLISTED: u8 = 2;
 
 /// One node, or the client.
 #[derive(Debug, Clone)]
@@ -32,6 +36,8 @@ pub(super) struct Member {
     pub(super) role: Role,
     /// None for the client.
     pub(super) node: Option<NodeId>,
+    /// Whether the signed list names it; the others become known by gossip, and are middles only.
+    pub(super) is_listed: bool,
     pub(super) config: Config,
     /// The configuration as a file.
     pub(super) file: PathBuf,
@@ -47,6 +53,7 @@ pub(super) struct Plan {
     pub(super) control: PathBuf,
     pub(super) origin: SocketAddr,
     pub(super) hops: u8,
+    pub(super) network: DemoNetwork,
     /// All files; removed when this is dropped.
     root: TempDir,
 }
@@ -58,15 +65,11 @@ impl Plan {
         let port = |found: io::Result<SocketAddr>| found.map_err(|error| Failure::system("cannot find a port", &error));
         let origin = port(ports.other(HOME))?;
         let socks = port(ports.usual(HOME))?;
+        let network = DemoNetwork::make(root.path())?;
         let mut members = Vec::new();
         for number in 1..=nodes {
             let address = port(ports.usual(Ipv4Addr::new(127, 0, 1, number)))?;
             members.push(node(root.path(), number, nodes, address)?);
-        }
-        let ids: Vec<NodeId> = members.iter().filter_map(|member| member.node).collect();
-        for member in &mut members {
-            // Fully meshed: everyone but itself.
-            member.config.neighbours = ids.iter().copied().filter(|id| Some(*id) != member.node).collect();
         }
         let mut client = client(root.path(), socks, hops)?;
         if hops == 1 {
@@ -75,10 +78,11 @@ impl Plan {
         }
         let control = client.config.control.clone();
         members.push(client);
-        for member in &members {
+        for member in &mut members {
+            member.config.network = Some(network.file.clone());
             fs::write(&member.file, member.config.to_toml()).map_err(|error| Failure::system(member.file.display(), &error))?;
         }
-        Ok(Self { members, socks, control, origin, hops, root })
+        Ok(Self { members, socks, control, origin, hops, network, root })
     }
 
     /// The nodes' names on a route that is told by PortNames or NodeIDs.
@@ -121,6 +125,7 @@ fn node(root: &Path, number: u8, nodes: u8, address: SocketAddr) -> Result<Membe
     member.node = Some(Keystore::create(&member.config.identity.dir)?.identity_or_new(&mut entropy)?.node_id());
     // `node-` and a digit are a label.
     member.config.label = member.name.parse().ok();
+    member.is_listed = is_listed(number, nodes);
     member.config.node.listen = vec![address];
     member.config.node.addresses = vec![address];
     if is_exit(number, nodes) {
@@ -139,10 +144,15 @@ fn is_exit(number: u8, nodes: u8) -> bool {
     number + 2 > nodes
 }
 
+/// All but the first ones, where enough are left for guard, second hop and exit.
+fn is_listed(number: u8, nodes: u8) -> bool {
+    number > nodes.saturating_sub(LISTED).min(UNLISTED)
+}
+
 fn client(root: &Path, socks: SocketAddr, hops: u8) -> Result<Member, Failure> {
     let mut member = member(root, "client".to_owned(), Role::Client)?;
     member.config.client.proxy = socks;
-    member.config.client.hops = hops;
+    member.config.client.hops = Some(hops);
     member.config.client.danger_min_hops = hops.min(SAFE_HOPS);
     Ok(member)
 }
@@ -153,11 +163,8 @@ fn member(root: &Path, name: String, role: Role) -> Result<Member, Failure> {
     make_private_directory(&state)?;
     let file = state.join("port17.toml");
     let places = Places { config: file.clone(), control: state.join("control.sock"), state };
-    let mut config = Config::without_file(&places);
-    config.parameters = ParameterSet::Demo;
-    config.bottles = root.join("bottles");
-    fs::create_dir_all(&config.bottles).map_err(|error| Failure::system(config.bottles.display(), &error))?;
-    Ok(Member { name, role, node: None, config, file })
+    let config = Config::without_file(&places);
+    Ok(Member { name, role, node: None, is_listed: false, config, file })
 }
 
 #[cfg(test)]
@@ -169,17 +176,17 @@ mod tests {
     }
 
     #[test]
-    fn nodes_are_fully_meshed_and_two_are_exits() {
+    fn most_nodes_are_listed_and_two_are_exits() {
         let plan = plan(6, 3);
         assert_eq!(plan.members.len(), 7);
         let (client, nodes) = plan.members.split_last().unwrap();
         for node in nodes {
-            assert_eq!(node.config.neighbours.len(), 5);
-            assert!(!node.config.neighbours.contains(&node.node.unwrap()));
+            assert_eq!(node.is_listed, !["node-1", "node-2"].contains(&node.name.as_str()));
+            assert!(node.is_listed || !node.is_exit());
         }
         assert_eq!(nodes.iter().filter(|node| node.is_exit()).count(), 2);
-        assert_eq!((client.role, client.config.client.hops, client.config.client.danger_min_hops), (Role::Client, 3, 3));
-        assert!(client.config.neighbours.is_empty() && !client.is_exit());
+        assert_eq!((client.role, client.config.client.hops, client.config.client.danger_min_hops), (Role::Client, Some(3), 3));
+        assert!(!client.is_listed && !client.is_exit());
     }
 
     #[test]
@@ -189,6 +196,15 @@ mod tests {
             assert_eq!(plan.members.iter().filter(|member| member.is_exit()).count(), usize::from(nodes.min(2)));
             assert_eq!(plan.members.last().unwrap().config.client.danger_min_hops, nodes.min(3));
         }
+    }
+
+    #[test]
+    fn a_small_mesh_is_listed_as_a_whole() {
+        for nodes in 1..=4 {
+            assert!(plan(nodes, 1).members.iter().all(|member| member.node.is_none() || member.is_listed));
+        }
+        assert_eq!(plan(5, 3).members.iter().filter(|member| member.is_listed).count(), 4);
+        assert_eq!(plan(9, 3).members.iter().filter(|member| member.is_listed).count(), 7);
     }
 
     #[test]

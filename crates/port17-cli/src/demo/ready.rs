@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -16,22 +17,31 @@ pub(super) struct Ready {
     socks: String,
     /// The client's control socket, absolute.
     control: PathBuf,
+    /// The control socket of each member.
+    controls: BTreeMap<String, PathBuf>,
+    /// The network file: what joins the demo's network.
+    network: PathBuf,
     /// The origin's address, for the direct way.
     origin: String,
     /// The origin's name, which the exits alone know.
     origin_name: String,
     /// Every process that carries a cell, by member.
     processes: BTreeMap<String, u32>,
+    /// Seconds from the demo's first line to the first byte through the mesh.
+    formed_s: Option<f64>,
 }
 
 impl Ready {
-    pub(super) fn new(plan: &Plan, processes: BTreeMap<String, u32>) -> Self {
+    pub(super) fn new(plan: &Plan, processes: BTreeMap<String, u32>, formed: Option<Duration>) -> Self {
         Self {
             socks: plan.socks.to_string(),
             control: plan.control.clone(),
+            controls: plan.members.iter().map(|member| (member.name.clone(), member.config.control.clone())).collect(),
+            network: plan.network.file.clone(),
             origin: format!("http://{}", plan.origin),
             origin_name: format!("http://{ORIGIN_NAME}:{}", plan.origin.port()),
             processes,
+            formed_s: formed.map(|formed| formed.as_secs_f64()),
         }
     }
 }
@@ -83,7 +93,7 @@ mod tests {
         assert!(!path.exists());
 
         let plan = Plan::make(1, 1, &mut Ports::new()).unwrap();
-        file.write(&Ready::new(&plan, [("client".to_owned(), 1), ("node-1".to_owned(), 2)].into())).unwrap();
+        file.write(&Ready::new(&plan, [("client".to_owned(), 1), ("node-1".to_owned(), 2)].into(), None)).unwrap();
 
         let ready: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         assert_eq!(ready["socks"], plan.socks.to_string());

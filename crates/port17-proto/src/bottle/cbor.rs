@@ -57,46 +57,55 @@ impl Major {
 const FALSE_TRUE_NULL: std::ops::RangeInclusive<u64> = 20..=22;
 
 /// Reads values one after the other. Borrows; allocates nothing.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes }
     }
 
     /// Ends the reading.
-    pub(super) fn finish(self) -> Result<(), CborError> {
+    pub(crate) fn finish(self) -> Result<(), CborError> {
         if self.bytes.is_empty() { Ok(()) } else { Err(CborError::Trailing) }
     }
 
-    pub(super) fn unsigned(&mut self) -> Result<u64, CborError> {
+    pub(crate) fn unsigned(&mut self) -> Result<u64, CborError> {
         self.expect(Major::Unsigned)
     }
 
-    pub(super) fn bytes(&mut self) -> Result<&'a [u8], CborError> {
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], CborError> {
         let length = self.expect(Major::Bytes)?;
         self.take(length)
     }
 
-    pub(super) fn text(&mut self) -> Result<&'a str, CborError> {
+    pub(crate) fn text(&mut self) -> Result<&'a str, CborError> {
         let length = self.expect(Major::Text)?;
         std::str::from_utf8(self.take(length)?).map_err(|_| CborError::NotUtf8)
     }
 
+    /// false or true.
+    pub(crate) fn boolean(&mut self) -> Result<bool, CborError> {
+        match self.expect(Major::Simple)? {
+            20 => Ok(false),
+            21 => Ok(true),
+            _ => Err(CborError::WrongType),
+        }
+    }
+
     /// The number of elements that follow. Not to be trusted with an allocation.
-    pub(super) fn array(&mut self) -> Result<u64, CborError> {
+    pub(crate) fn array(&mut self) -> Result<u64, CborError> {
         self.expect(Major::Array)
     }
 
     /// The number of pairs that follow. Not to be trusted with an allocation.
-    pub(super) fn map(&mut self) -> Result<u64, CborError> {
+    pub(crate) fn map(&mut self) -> Result<u64, CborError> {
         self.expect(Major::Map)
     }
 
     /// One whole value of any type, as its bytes; arrays and maps in it at most `depth` deep.
-    pub(super) fn value(&mut self, depth: usize) -> Result<&'a [u8], CborError> {
+    pub(crate) fn value(&mut self, depth: usize) -> Result<&'a [u8], CborError> {
         let start = self.bytes;
         self.skip(depth)?;
         // `bytes` is what is left of `start`.
@@ -172,39 +181,43 @@ impl<'a> Reader<'a> {
 
 /// Writes values in the one form that [`Reader`] takes. The caller writes the keys of a map in order.
 #[derive(Default)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     bytes: Vec<u8>,
 }
 
 impl Writer {
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 
-    pub(super) fn unsigned(&mut self, value: u64) {
+    pub(crate) fn unsigned(&mut self, value: u64) {
         self.head(Major::Unsigned, value);
     }
 
-    pub(super) fn bytes(&mut self, value: &[u8]) {
+    pub(crate) fn bytes(&mut self, value: &[u8]) {
         self.head(Major::Bytes, value.len() as u64);
         self.bytes.extend_from_slice(value);
     }
 
-    pub(super) fn text(&mut self, value: &str) {
+    pub(crate) fn text(&mut self, value: &str) {
         self.head(Major::Text, value.len() as u64);
         self.bytes.extend_from_slice(value.as_bytes());
     }
 
-    pub(super) fn array(&mut self, count: usize) {
+    pub(crate) fn boolean(&mut self, value: bool) {
+        self.head(Major::Simple, 20 + u64::from(value));
+    }
+
+    pub(crate) fn array(&mut self, count: usize) {
         self.head(Major::Array, count as u64);
     }
 
-    pub(super) fn map(&mut self, count: usize) {
+    pub(crate) fn map(&mut self, count: usize) {
         self.head(Major::Map, count as u64);
     }
 
     /// A value that is encoded already.
-    pub(super) fn encoded(&mut self, value: &[u8]) {
+    pub(crate) fn encoded(&mut self, value: &[u8]) {
         self.bytes.extend_from_slice(value);
     }
 
@@ -261,6 +274,18 @@ mod tests {
             assert_eq!(value(bad, 4), Err(CborError::Indefinite), "{bad:?}");
         }
         assert_eq!(value(&[0x62, 0xff, 0xff], 4), Err(CborError::NotUtf8));
+    }
+
+    #[test]
+    fn booleans_are_false_and_true_alone() {
+        for value in [false, true] {
+            let mut writer = Writer::default();
+            writer.boolean(value);
+            assert_eq!(Reader::new(&writer.into_bytes()).boolean(), Ok(value));
+        }
+        for other in [0xf6, 0, 1] {
+            assert_eq!(Reader::new(&[other]).boolean(), Err(CborError::WrongType), "{other:x}");
+        }
     }
 
     #[test]

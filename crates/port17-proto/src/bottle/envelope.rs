@@ -127,6 +127,11 @@ impl UnverifiedBottle {
         self.content.node_id()
     }
 
+    /// Its claimed place in the order of its node's Bottles.
+    pub fn claimed_seq(&self) -> Seq {
+        self.content.seq
+    }
+
     /// Its name in gossip.
     pub fn short_id(&self) -> ShortId {
         ShortId::of(self.payload())
@@ -141,10 +146,19 @@ impl UnverifiedBottle {
         if seq_ms > now_ms.saturating_add(rules.ahead_ms) {
             return Err(BottleError::Ahead);
         }
-        let expires_ms = seq_ms.saturating_add(rules.life_ms);
-        if expires_ms <= now_ms {
+        if seq_ms.saturating_add(rules.life_ms) <= now_ms {
             return Err(BottleError::Expired);
         }
+        self.verify_of_any_age(rules)
+    }
+
+    /// Checks all but the age: what an expired Bottle says is no hop, but may be where its node is found
+    /// ([`VerifiedBottle::expires_ms`] tells them apart). For what this node has stored itself, and what a signed list names.
+    ///
+    /// # Errors
+    /// A key that would live too long, or `Signature`.
+    pub fn verify_of_any_age(self, rules: &BottleRules) -> Result<VerifiedBottle, BottleError> {
+        let expires_ms = self.content.seq.unix_ms().saturating_add(rules.life_ms);
         self.check_key_lives(rules)?;
         let signed = self.content.identity.verify(SIGNATURE_TAG, &[self.payload()], &self.signature);
         signed.map_err(|_| BottleError::Signature)?;

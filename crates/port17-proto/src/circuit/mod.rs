@@ -1,5 +1,6 @@
 //! Circuits: setup, onion layers, hops, streams (spec 06).
 
+mod batch;
 pub mod created;
 pub mod depth;
 pub mod hop;

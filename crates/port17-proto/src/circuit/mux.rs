@@ -7,7 +7,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::message::{Area, CellReader, Junk, Message, Piece, Target, encode, header};
+pub use super::batch::Batch;
+use super::batch::{CHUNK_BYTES, Item};
+use super::message::{Area, Junk, Message, Target, encode, header};
 use crate::ids::StreamId;
 use crate::lane::credit::{CreditError, Granter};
 use crate::limits::{
@@ -607,55 +609,6 @@ impl Stream {
         }
         self.queued -= at as u64;
         room[at..].fill(0);
-    }
-}
-
-enum Item {
-    Data(StreamId, Vec<u8>),
-    Message(StreamId, Message),
-}
-
-/// What a lane's reader collects for one circuit before it hands over: the reader's side needs no lock.
-#[derive(Default)]
-pub struct Batch {
-    reader: CellReader,
-    items: Vec<Item>,
-    cells: u64,
-}
-
-/// Bytes of a chunk that further DATA of the same stream is added to.
-const CHUNK_BYTES: usize = 64 * 1024;
-
-impl Batch {
-    /// Adds one cell.
-    ///
-    /// # Errors
-    /// On junk: the circuit is to be destroyed.
-    pub fn add(&mut self, area: &Area) -> Result<(), Junk> {
-        self.cells += 1;
-        let items = &mut self.items;
-        self.reader.read(area, |piece| {
-            match piece {
-                Piece::Message(id, message) => items.push(Item::Message(id, message)),
-                Piece::Data(id, data) => match items.last_mut() {
-                    Some(Item::Data(last, chunk)) if *last == id && chunk.len() + data.len() <= CHUNK_BYTES => {
-                        chunk.extend_from_slice(data);
-                    }
-                    Some(_) | None => {
-                        let busy = data.len() > MESSAGE_BYTES / 2;
-                        let mut chunk = Vec::with_capacity(if busy { CHUNK_BYTES } else { data.len() });
-                        chunk.extend_from_slice(data);
-                        items.push(Item::Data(id, chunk));
-                    }
-                },
-            }
-            Ok(())
-        })
-    }
-
-    /// Whether nothing has come since the last hand-over.
-    pub fn is_empty(&self) -> bool {
-        self.cells == 0
     }
 }
 

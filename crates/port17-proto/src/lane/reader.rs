@@ -68,6 +68,8 @@ pub trait Sink {
 pub enum Command<P: Port> {
     /// The memory for what arrives from now on: the peer's share.
     Memory(Arc<Pool>),
+    /// One more message may be passed on before the lane is admitted.
+    Hear,
     /// The lane may carry circuits now.
     Admit(Admission),
     /// A circuit got its state: a SETUP was processed, or a circuit was opened from here.
@@ -87,7 +89,7 @@ impl<P: Port> Command<P> {
                 end_half(&to, circuit, vec![report], true);
             }
             Self::Install(_, Install::Exit { mut sink, .. } | Install::Origin { mut sink, .. }) => sink.closed(),
-            Self::Install(_, Install::Opened(_)) | Self::Memory(_) | Self::Admit(_) | Self::Over(_) => {}
+            Self::Install(_, Install::Opened(_)) | Self::Memory(_) | Self::Hear | Self::Admit(_) | Self::Over(_) => {}
         }
     }
 }
@@ -277,6 +279,8 @@ pub struct Reader<P: Port> {
     own: P,
     pool: Arc<Pool>,
     admission: Option<Admission>,
+    /// Before admission: a message may be passed on.
+    hears: bool,
     setups: u64,
     setups_at_ms: u64,
     circuits: BTreeMap<CircuitId, Entry<P>>,
@@ -298,6 +302,7 @@ impl<P: Port> Reader<P> {
             own,
             pool,
             admission: None,
+            hears: true,
             setups: 0,
             setups_at_ms: 0,
             circuits: BTreeMap::new(),
@@ -329,6 +334,17 @@ impl<P: Port> Reader<P> {
     /// Whether the lane may carry circuits.
     pub fn is_admitted(&self) -> bool {
         self.admission.is_some()
+    }
+
+    /// Whether frames may be taken: always on an admitted lane, before that until one whole control message was passed on. What
+    /// follows it may already be a circuit's, if the answer to it admits the lane; so the next waits for that answer.
+    pub fn hears(&self) -> bool {
+        self.is_admitted() || self.hears
+    }
+
+    /// A whole control message was passed on.
+    pub fn passed_on(&mut self) {
+        self.hears = false;
     }
 
     /// Circuits in any state.
@@ -396,6 +412,7 @@ impl<P: Port> Reader<P> {
     pub fn command(&mut self, command: Command<P>, now_ms: u64) {
         match command {
             Command::Memory(pool) => self.pool = pool,
+            Command::Hear => self.hears = true,
             Command::Admit(admission) => {
                 self.setups = admission.setups_burst;
                 self.setups_at_ms = now_ms;

@@ -1,6 +1,11 @@
 //! A network: who may say which nodes are trusted and which parameters hold (spec 12).
 //!
-//! [`Definition`] is what a network file says and never changes; a signed list under it changes every few weeks.
+//! [`Definition`] is what a network file says and never changes; the signed list ([`list`]) under it changes every few weeks.
+
+mod content;
+pub mod list;
+
+pub use list::{ListContent, ListError, Release, SignedList, VerifiedList};
 
 use crate::crypto::{self, VerifyingKey};
 use crate::ids::NetworkId;

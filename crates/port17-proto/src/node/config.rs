@@ -61,8 +61,8 @@ pub struct NodeSetup {
     pub flags: Flags,
     /// Name and version of the software.
     pub software: String,
-    /// The nodes it keeps links to.
-    pub neighbours: Vec<NodeId>,
+    /// The nodes it keeps links to, these and no others; none: it decides itself (spec 05, 5).
+    pub neighbours: Option<Vec<NodeId>>,
     /// Whether clients may use it as their guard.
     pub accept_clients: bool,
     /// Which library makes its circuit keys.
@@ -75,6 +75,8 @@ pub struct NodeSetup {
 pub struct ClientSetup {
     /// Its guard; none: one is drawn once Bottles are there, and kept for the process's life.
     pub guard: Option<NodeId>,
+    /// How many nodes its routes have; none: as many as the parameters say. What is pinned with a guard must lead to an exit in these.
+    pub hops: Option<u32>,
 }
 
 /// The configuration does not hold together.
@@ -119,11 +121,12 @@ impl Config {
 
 impl NodeSetup {
     fn validate(&self, params: &Params) -> Result<(), ConfigError> {
-        if self.neighbours.len() > NEIGHBOURS {
+        let neighbours = self.neighbours.as_deref().unwrap_or_default();
+        if neighbours.len() > NEIGHBOURS {
             return Err(ConfigError::Neighbours);
         }
-        let different: BTreeSet<_> = self.neighbours.iter().chain([&self.identity.node_id()]).copied().collect();
-        if different.len() != self.neighbours.len() + 1 {
+        let different: BTreeSet<_> = neighbours.iter().chain([&self.identity.node_id()]).copied().collect();
+        if different.len() != neighbours.len() + 1 {
             return Err(ConfigError::NeighbourTwice);
         }
         if !is_printable(&self.group, GROUP_CHARS) {

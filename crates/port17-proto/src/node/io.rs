@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::guard::GuardSet;
 use super::record::RecordKey;
 use crate::bottle::Seq;
 use crate::circuit::keyring::{CircuitKey, KeyId};
@@ -55,7 +56,8 @@ pub enum Input {
         remote: IpAddr,
     },
     /// A message of the control stream came. After passing on the first one the lane's reader takes no further frame until
-    /// [`Output::AdmitLane`] or [`Output::Close`]: what follows a HELLO may already be a circuit's.
+    /// [`Output::AdmitLane`] or [`Output::Close`]: what follows a HELLO may already be a circuit's. [`Output::HearLane`] lets it pass
+    /// on one more.
     Control {
         /// The lane it came on.
         lane: LaneId,
@@ -87,6 +89,8 @@ pub enum Input {
     },
     /// The bytes of a Bottle that the operator put into the directory of Bottles: trusted.
     Bottle(Vec<u8>),
+    /// The bytes of a tombstone that the operator has signed: told to all.
+    Tombstone(Vec<u8>),
     /// The bytes of a signed list, from a file or a server.
     List(Vec<u8>),
     /// [`Output::StoreSeq`] is done: it survives a crash.
@@ -160,8 +164,10 @@ pub enum Reason {
     CircuitKey,
     /// A link's loss is to be published.
     LinkLoss,
-    /// The guard is to be drawn.
+    /// A guard is to be drawn, or another one to be used.
     Guard,
+    /// Links are to be chosen or published.
+    Link,
     /// A dial may have failed or is to be tried again.
     Dial,
     /// A handshake may be late.
@@ -170,6 +176,14 @@ pub enum Reason {
     Ping,
     /// Old Bottles are to be dropped.
     Bottlerack,
+    /// A piece of a list may be late.
+    List,
+    /// New Bottles are to be announced, or asked for.
+    Gossip,
+    /// A neighbour is to be told what is held.
+    Repair,
+    /// An answer may be late.
+    Answer,
     /// The engine has stopped.
     Stopped,
 }
@@ -202,6 +216,11 @@ pub enum Output {
     },
     /// Send what is queued urgent, then close the lane.
     Close {
+        /// The lane.
+        lane: LaneId,
+    },
+    /// The lane's reader passes on the next message of the control stream too, then waits again.
+    HearLane {
         /// The lane.
         lane: LaneId,
     },
@@ -258,8 +277,15 @@ pub enum Output {
     EraseCircuitKey(KeyId),
     /// The Bottlerack has a new Bottle of this node, or dropped its last: maps are to be made anew.
     BottlerackChanged(NodeId),
-    /// The client's guard is chosen.
-    Guard(NodeId),
+    /// The client's guards, which of them is used, or what is pinned with one has changed.
+    Guards(GuardSet),
+    /// A newer signed list is in force; its record was given out before. The engine goes by its parameters from now on.
+    ListAccepted {
+        /// Its sequence number.
+        seq: u64,
+    },
+    /// A list was refused, in words for the log that say what to do.
+    ListRefused(String),
     /// Something was refused or went wrong; the numbers are in the status as well.
     Counted(Counted),
     /// Shutdown is complete.
@@ -280,6 +306,7 @@ impl fmt::Debug for Output {
             Self::CancelDial(dial) => write!(f, "CancelDial({dial:?})"),
             Self::Send { lane, urgent, message } => write!(f, "Send({lane:?}, urgent {urgent}, {} bytes)", message.len()),
             Self::Close { lane } => write!(f, "Close({lane:?})"),
+            Self::HearLane { lane } => write!(f, "HearLane({lane:?})"),
             Self::AdmitLane { lane, peer, slot, .. } => write!(f, "AdmitLane({lane:?}, {peer:?}, {slot:?})"),
             Self::LinkUp { peer, lanes } => write!(f, "LinkUp({peer:?}, {lanes:?})"),
             Self::LinkDown { peer } => write!(f, "LinkDown({peer:?})"),
@@ -291,7 +318,9 @@ impl fmt::Debug for Output {
             Self::NewCircuitKey(key) => write!(f, "NewCircuitKey({:?})", key.id()),
             Self::EraseCircuitKey(key) => write!(f, "EraseCircuitKey({key:?})"),
             Self::BottlerackChanged(node) => write!(f, "BottlerackChanged({node:?})"),
-            Self::Guard(node) => write!(f, "Guard({node:?})"),
+            Self::Guards(set) => write!(f, "Guards({set:?})"),
+            Self::ListAccepted { seq } => write!(f, "ListAccepted({seq})"),
+            Self::ListRefused(why) => write!(f, "ListRefused({why})"),
             Self::Counted(what) => write!(f, "Counted({what:?})"),
             Self::Stopped => f.write_str("Stopped"),
             Self::Wait { until, reason } => write!(f, "Wait({until:?}, {reason:?})"),
@@ -310,6 +339,14 @@ pub enum Counted {
     BottleEquivocation,
     /// No room for another Bottle.
     BottlerackFull,
+    /// A list that is not valid here.
+    ListRefused,
+    /// A list older than the one in force.
+    ListOlder,
+    /// A list with the sequence number of the one in force and another content.
+    ListTwin,
+    /// A piece of a list did not come in time.
+    ListLate,
     /// The seq could not be stored.
     SeqNotStored,
     /// The own Bottle could not be signed.
@@ -332,6 +369,8 @@ pub enum Counted {
     ClientRefused,
     /// No place for another client, in all or from its address.
     ClientsFull,
+    /// No place for another node's link.
+    LinksFull,
     /// No place for another lane before HELLO.
     UnadmittedFull,
     /// No protocol version in common.
@@ -344,6 +383,24 @@ pub enum Counted {
     Violation,
     /// A message of a later version was skipped.
     Skipped,
+    /// A peer of another network.
+    Network,
+    /// A node publishes more often than is allowed.
+    BottleTooOften,
+    /// A Bottle of a node that has left.
+    BottleBuried,
+    /// A Bottle that was offered and did not come when it was asked for.
+    BottleOmitted,
+    /// Another node holds the name.
+    NameTaken,
+    /// A tombstone that is too old, ahead, older than its node's Bottle, or without a place.
+    TombstoneRefused,
+    /// A stored record that does not hold what it should.
+    RecordDamaged,
+    /// An answer did not come in time.
+    AnswerTimeout,
+    /// More gossip than the rate allows.
+    TooMuchGossip,
 }
 
 impl Counted {
@@ -354,6 +411,10 @@ impl Counted {
             Self::BottleOlder => "bottle-older",
             Self::BottleEquivocation => "bottle-equivocation",
             Self::BottlerackFull => "bottlerack-full",
+            Self::ListRefused => "list-refused",
+            Self::ListOlder => "list-older",
+            Self::ListTwin => "list-twin",
+            Self::ListLate => "list-late",
             Self::SeqNotStored => "seq-not-stored",
             Self::BottleNotMade => "bottle-not-made",
             Self::NoCircuitKey => "no-circuit-key",
@@ -365,12 +426,22 @@ impl Counted {
             Self::Duplicate => "duplicate",
             Self::ClientRefused => "client-refused",
             Self::ClientsFull => "clients-full",
+            Self::LinksFull => "links-full",
             Self::UnadmittedFull => "unadmitted-full",
             Self::Version => "version",
             Self::Malformed => "malformed",
             Self::OutOfPlace => "out-of-place",
             Self::Violation => "violation",
             Self::Skipped => "skipped",
+            Self::Network => "other-network",
+            Self::BottleTooOften => "bottle-too-often",
+            Self::BottleBuried => "bottle-buried",
+            Self::BottleOmitted => "bottle-omitted",
+            Self::NameTaken => "name-taken",
+            Self::TombstoneRefused => "tombstone-refused",
+            Self::RecordDamaged => "record-damaged",
+            Self::AnswerTimeout => "answer-timeout",
+            Self::TooMuchGossip => "too-much-gossip",
         }
     }
 }

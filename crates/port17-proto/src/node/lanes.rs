@@ -1,7 +1,8 @@
 //! Lanes: from the TLS handshake over HELLO to the last PING (spec 05, 4).
 //!
-//! A lane is in one of three stages. *Awaiting HELLO*: the peer dialled and speaks first. *Awaiting the answer*: this side dialled
-//! and has sent its HELLO. *Admitted*: both have spoken, the lane belongs to a link and carries circuits. Whatever does not fit its
+//! A lane is in one of four stages. *Awaiting HELLO*: the peer dialled and speaks first. *Awaiting its Bottle*: the HELLO of a node
+//! whose key is not known has come; its Bottle, which follows at once, says who it is. *Awaiting the answer*: this side dialled and has
+//! sent its HELLO, and a node its Bottle behind it. *Admitted*: both have spoken, the lane belongs to a link and carries circuits. Whatever does not fit its
 //! stage closes the lane; nothing ever goes back a stage.
 
 use std::collections::BTreeMap;
@@ -24,6 +25,8 @@ const RTT_OLD_WEIGHT: u32 = 7;
 pub(super) enum Stage {
     /// Accepted; the peer's HELLO is due.
     AwaitingHello,
+    /// Accepted, and the HELLO of a node with a key that is not known has come; its Bottle is due.
+    AwaitingBottle { link: LinkId, circuits: u32 },
     /// Dialled; the answer to this side's HELLO is due.
     AwaitingAnswer { node: NodeId, slot: LaneSlot, link: LinkId },
     /// Part of a link.
@@ -66,7 +69,8 @@ impl Lanes {
     }
 
     fn awaiting_hello(&self) -> usize {
-        self.all.values().filter(|lane| lane.stage == Stage::AwaitingHello).count()
+        let awaits = |stage| matches!(stage, Stage::AwaitingHello | Stage::AwaitingBottle { .. });
+        self.all.values().filter(|lane| awaits(lane.stage)).count()
     }
 }
 
@@ -93,7 +97,7 @@ impl Closing {
     }
 
     /// The peer is silent.
-    fn silent(counted: Counted) -> Self {
+    pub(super) fn silent(counted: Counted) -> Self {
         Self { goaway: None, counted: Some(counted), why: DownReason::Silent }
     }
 
@@ -125,6 +129,10 @@ impl Node {
             // A client forwards nothing: nobody opens a circuit to it.
             let circuits = if self.is_client() { 0 } else { self.params.node_lane_circuits };
             self.send_hello(lane, slot, link, circuits);
+            if slot == LaneSlot::One {
+                // spec 11, 2: behind HELLO at once, for who does not know the key yet
+                self.send_own_bottle(lane);
+            }
         }
     }
 
@@ -172,11 +180,17 @@ impl Node {
             (Message::Hello(hello), Stage::AwaitingAnswer { node, slot, link }) => {
                 self.handle_answer(lane, &hello, node, slot, link);
             }
+            (Message::Bottles { more: false, envelopes }, Stage::AwaitingBottle { link, circuits }) => {
+                self.handle_first_bottle(lane, link, circuits, &envelopes);
+            }
             (Message::GoAway(reason), _) => self.handle_goaway(lane, reason),
             (Message::Ping(token), Stage::Admitted { .. }) => self.send(lane, &Message::Pong(token)),
             (Message::Pong(token), Stage::Admitted { .. }) => self.handle_pong(lane, token),
             (Message::Hello(_), Stage::Admitted { .. }) => {
                 self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "a second HELLO"));
+            }
+            (_, Stage::AwaitingBottle { .. }) => {
+                self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "another first word than its Bottle"));
             }
             (_, Stage::AwaitingHello | Stage::AwaitingAnswer { .. }) => {
                 self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "a message before HELLO"));
@@ -194,15 +208,70 @@ impl Node {
         if !speaks_our_version(hello) {
             return self.close_lane(lane, Closing::refused(GoAwayReason::Version, Counted::Version));
         }
-        let placed = match hello.role {
-            Role::Node => self.place_node(lane, hello),
-            Role::Client => self.place_client(lane, hello),
+        if hello.network != self.network_id() {
+            return self.close_lane(lane, Closing::refused(GoAwayReason::Network, Counted::Network));
+        }
+        match hello.role {
+            Role::Node => self.handle_node_hello(lane, hello),
+            Role::Client => {
+                let placed = self.place_client(lane, hello);
+                self.answer(lane, placed, hello.slot, hello.link, hello.circuits, false);
+            }
+        }
+    }
+
+    fn handle_node_hello(&mut self, lane: LaneId, hello: &Hello) {
+        let Some(held) = self.lanes.all.get(&lane) else { return };
+        let known = self.neighbour_with_key(&held.peer_key, hello.link);
+        match (known, hello.slot) {
+            (Some(node), slot) => {
+                let placed = self.place_node(node, slot, hello.link);
+                self.answer(lane, placed, slot, hello.link, hello.circuits, false);
+            }
+            (None, LaneSlot::One) => {
+                // spec 11, 2: who it is, its Bottle says; the handshake's time runs on
+                if let Some(held) = self.lanes.all.get_mut(&lane) {
+                    held.stage = Stage::AwaitingBottle { link: hello.link, circuits: hello.circuits };
+                }
+                self.push(Output::HearLane { lane });
+            }
+            (None, LaneSlot::Two) => self.close_lane(lane, Closing::refused(GoAwayReason::Stranger, Counted::Stranger)),
+        }
+    }
+
+    /// The first word of a node whose key was not known.
+    fn handle_first_bottle(&mut self, lane: LaneId, link: LinkId, circuits: u32, envelopes: &[Vec<u8>]) {
+        let [envelope] = envelopes else {
+            return self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "another first word than its Bottle"));
         };
+        let node = match self.meet_stranger(lane, envelope) {
+            Ok(node) => node,
+            Err(closing) => return self.close_lane(lane, closing),
+        };
+        let placed = self.place_node(node, LaneSlot::One, link);
+        self.answer(lane, placed, LaneSlot::One, link, circuits, true);
+        // If that led to no link, its Bottle may.
+        self.dial_missing(node);
+    }
+
+    /// Answers a HELLO, and admits its lane if there is a place.
+    fn answer(
+        &mut self,
+        lane: LaneId,
+        placed: Result<Peer, Closing>,
+        slot: LaneSlot,
+        link: LinkId,
+        circuits: u32,
+        heard_own: bool,
+    ) {
         match placed {
             Ok(peer) => {
-                let circuits = self.circuits_for(&peer);
-                self.send_hello(lane, hello.slot, hello.link, circuits);
-                self.admit(lane, peer, hello.slot, hello.link, hello.circuits, false);
+                let ours = self.circuits_for(&peer);
+                self.send_hello(lane, slot, link, ours);
+                if slot == LaneSlot::One {
+                    self.open_talk(lane, false, heard_own);
+                }
+                self.admit(lane, peer, slot, link, circuits, false);
             }
             Err(closing) => self.close_lane(lane, closing),
         }
@@ -212,12 +281,18 @@ impl Node {
         if !speaks_our_version(hello) {
             return self.close_lane(lane, Closing::refused(GoAwayReason::Version, Counted::Version));
         }
+        if hello.network != self.network_id() {
+            return self.close_lane(lane, Closing::refused(GoAwayReason::Network, Counted::Network));
+        }
         // spec 05, 4: the acceptor repeats slot and link id
         if hello.role != Role::Node || hello.slot != slot || hello.link != link {
             return self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "an answer that does not fit its HELLO"));
         }
         if !self.links.expects(node, link) {
             return self.close_lane(lane, Closing::replaced());
+        }
+        if slot == LaneSlot::One {
+            self.open_talk(lane, true, false);
         }
         self.admit(lane, Peer::Node(node), slot, link, hello.circuits, true);
     }
@@ -294,11 +369,13 @@ impl Node {
         for key in [TimerKey::Handshake(lane), TimerKey::Ping(lane), TimerKey::PongDue(lane)] {
             self.timers.cancel(key);
         }
+        self.end_talk(lane);
         match held.stage {
-            Stage::AwaitingHello => {}
+            Stage::AwaitingHello | Stage::AwaitingBottle { .. } => {}
             Stage::AwaitingAnswer { node, slot, .. } => self.attempt_failed(node, slot, why),
             Stage::Admitted { peer, slot } => self.lane_left(lane, peer, slot, why),
         }
+        self.forget_list_of(lane);
     }
 
     fn send_hello(&mut self, lane: LaneId, slot: LaneSlot, link: LinkId, circuits: u32) {
@@ -309,7 +386,7 @@ impl Node {
         );
     }
 
-    fn send(&mut self, lane: LaneId, message: &Message) {
+    pub(super) fn send(&mut self, lane: LaneId, message: &Message) {
         self.push(Output::Send { lane, urgent: message.is_urgent(), message: message.encode() });
     }
 }

@@ -1,8 +1,9 @@
 //! Links: who dials whom, when again, and which lanes a link has (spec 05, 5; spec 10, 2).
 //!
-//! The smaller NodeID dials, unless only the other can be dialled. It opens lane 1, then lane 2 with the same link id; what fails or
-//! is lost is dialled again after a wait that doubles, with jitter. A link is up while it has a lane. A client has one link, to its
-//! guard, and always dials.
+//! Between neighbours that the configuration names the smaller NodeID dials, unless only the other can be dialled; where nodes choose
+//! (`choose`) who wants the link dials. The dialler opens lane 1, then lane 2 with the same link id; what fails or is lost is dialled
+//! again after a wait that doubles, with jitter. A link is up while it has a lane. A client has links to its guards alone and always
+//! dials.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,12 +11,26 @@ use std::time::Duration;
 
 use super::io::{Counted, DialFailure, DialId, DownReason, LaneId, Output, Peer, ShownKey};
 use super::lanes::Closing;
+use super::publish::Publishing;
 use super::{Node, TimerKey};
 use crate::crypto::VerifyingKey;
 use crate::ids::NodeId;
 use crate::limits::CLIENT_LINKS;
 use crate::wire::message::{Hello, LaneSlot, LinkId};
 use crate::wire::registry::GoAwayReason;
+
+/// What a link is to this side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// The configuration names it: both ends keep it, and the smaller NodeID dials.
+    Fixed,
+    /// This node chose it, or this client its guard: it dials.
+    Chosen,
+    /// It stood in the Bottle when the last run ended: dialled until it has had its time to come back.
+    Anchor,
+    /// It is the other side's wish, or nobody's any more.
+    Theirs,
+}
 
 /// How a lane of a link is being made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +59,13 @@ impl Place {
 /// The link to one node.
 #[derive(Debug)]
 pub(super) struct NodeLink {
+    pub(super) keep: Keep,
+    pub(super) publishing: Publishing,
     places: [Place; 2],
     /// The name of the link that stands, or of the one that is being dialled.
     id: LinkId,
     /// This side dialled the link that stands.
-    dialled: bool,
+    pub(super) dialled: bool,
     /// When it came up or went down.
     pub(super) since: Duration,
     pub(super) why: DownReason,
@@ -57,8 +74,10 @@ pub(super) struct NodeLink {
 }
 
 impl NodeLink {
-    fn new(now: Duration) -> Self {
+    fn new(keep: Keep, now: Duration) -> Self {
         Self {
+            keep,
+            publishing: Publishing::default(),
             places: [Place::EMPTY; 2],
             id: LinkId([0; 16]),
             dialled: false,
@@ -74,6 +93,21 @@ impl NodeLink {
 
     pub(super) fn is_up(&self) -> bool {
         self.places.iter().any(|place| place.lane.is_some())
+    }
+
+    /// Failures in a row of what makes the link.
+    pub(super) fn failures(&self) -> u32 {
+        self.places[LaneSlot::One.index()].failures
+    }
+
+    /// A lane is being made.
+    pub(super) fn is_tried(&self) -> bool {
+        self.places.iter().any(|place| place.attempt != Attempt::Idle)
+    }
+
+    /// Takes it for one that failed so often.
+    pub(super) fn set_failures(&mut self, failures: u32) {
+        self.place(LaneSlot::One).failures = failures;
     }
 
     fn place(&mut self, slot: LaneSlot) -> &mut Place {
@@ -125,8 +159,31 @@ pub(super) struct Links {
 }
 
 impl Links {
-    pub(super) fn keep(&mut self, node: NodeId, now: Duration) {
-        self.nodes.entry(node).or_insert_with(|| NodeLink::new(now));
+    /// Keeps a link to `node` from now on; one that is there changes only what it is to this side.
+    pub(super) fn keep(&mut self, node: NodeId, keep: Keep, now: Duration) {
+        self.nodes.entry(node).or_insert_with(|| NodeLink::new(keep, now)).keep = keep;
+    }
+
+    pub(super) fn get(&self, node: &NodeId) -> Option<&NodeLink> {
+        self.nodes.get(node)
+    }
+
+    pub(super) fn get_mut(&mut self, node: &NodeId) -> Option<&mut NodeLink> {
+        self.nodes.get_mut(node)
+    }
+
+    /// Whether the configuration names it.
+    pub(super) fn is_fixed(&self, node: &NodeId) -> bool {
+        self.nodes.get(node).is_some_and(|link| link.keep == Keep::Fixed)
+    }
+
+    pub(super) fn is_up(&self, node: &NodeId) -> bool {
+        self.nodes.get(node).is_some_and(NodeLink::is_up)
+    }
+
+    /// Forgets a link that has no lane and no attempt.
+    pub(super) fn forget(&mut self, node: &NodeId) {
+        self.nodes.remove(node);
     }
 
     pub(super) fn keeps(&self, node: NodeId) -> bool {
@@ -169,11 +226,12 @@ impl Links {
 impl Node {
     /// Dials what a link lacks, if it is this side's turn and no wait is on.
     pub(super) fn dial_missing(&mut self, node: NodeId) {
-        if self.stopping || !self.links.keeps(node) {
+        // spec 11, 2: a node's first word on a lane is its Bottle
+        if self.stopping || !self.links.keeps(node) || !self.has_first_word() {
             return;
         }
         let contact = self.contact(node);
-        let turn = contact.as_ref().map(|contact| self.turn(node, contact));
+        let turn = contact.as_ref().and_then(|contact| Some(self.turn(node, self.links.get(&node)?, contact)));
         let Some(link) = self.links.nodes.get_mut(&node) else { return };
         let contact = match (contact, turn) {
             (Some(contact), Some(Turn::Ours)) => contact,
@@ -194,6 +252,14 @@ impl Node {
             if lacks && self.timers.at(TimerKey::Redial(node, slot)).is_none() {
                 self.dial(node, slot, &contact);
             }
+        }
+    }
+
+    /// Dials what any link lacks.
+    pub(super) fn dial_all_missing(&mut self) {
+        let nodes: Vec<_> = self.links.nodes.keys().copied().collect();
+        for node in nodes {
+            self.dial_missing(node);
         }
     }
 
@@ -240,9 +306,12 @@ impl Node {
         place.failures = place.failures.saturating_add(1);
         let failures = place.failures;
         self.redial_later(node, slot, failures);
+        if slot == LaneSlot::One {
+            self.link_not_made(node, why);
+        }
     }
 
-    fn redial_later(&mut self, node: NodeId, slot: LaneSlot, failures: u32) {
+    pub(super) fn redial_later(&mut self, node: NodeId, slot: LaneSlot, failures: u32) {
         let doubled = self.params.backoff_min.saturating_mul(1 << failures.saturating_sub(1).min(20));
         let wait = doubled.min(self.params.backoff_max);
         // Between half and whole, so that nodes that failed together do not come back together.
@@ -250,17 +319,15 @@ impl Node {
         self.timers.set(TimerKey::Redial(node, slot), self.now.mono + wait * permille / 1000);
     }
 
-    /// Where an accepted node lane belongs.
-    pub(super) fn place_node(&mut self, lane: LaneId, hello: &Hello) -> Result<Peer, Closing> {
-        let stranger = Closing::refused(GoAwayReason::Stranger, Counted::Stranger);
-        let key = self.lanes.by_id(lane).map(|lane| lane.peer_key).ok_or(stranger)?;
-        // spec 05, 4: a node's key is in its Bottle; law 1: only with neighbours
-        let node = self.neighbour_with_key(&key).ok_or(stranger)?;
-        let link = self.links.nodes.get(&node).ok_or(stranger)?;
-        let same = link.is_up() && !link.dialled && link.id == hello.link;
-        match hello.slot {
+    /// Where a neighbour's accepted lane belongs.
+    pub(super) fn place_node(&mut self, node: NodeId, slot: LaneSlot, id: LinkId) -> Result<Peer, Closing> {
+        // law 1: only with neighbours
+        self.accepts_link(node)?;
+        let link = self.links.nodes.get(&node);
+        let same = link.is_some_and(|link| link.is_up() && !link.dialled && link.id == id);
+        match slot {
             LaneSlot::One => {
-                let mine = link.dialled && (link.is_up() || link.places.iter().any(|place| place.attempt != Attempt::Idle));
+                let mine = link.is_some_and(|link| link.dialled && (link.is_up() || link.is_tried()));
                 // spec 05, 5: of two simultaneous dials the smaller NodeID's stays
                 if mine && self.id < node {
                     return Err(Closing::replaced());
@@ -270,6 +337,9 @@ impl Node {
                     self.close_lane(old, Closing::replaced());
                 }
                 self.cancel_attempts(node);
+                if !self.links.keeps(node) {
+                    self.links.keep(node, Keep::Theirs, self.now.mono);
+                }
             }
             LaneSlot::Two => {
                 if !same {
@@ -341,6 +411,8 @@ impl Node {
         self.push(Output::LinkUp { peer: Peer::Node(node), lanes });
         if !was_up {
             self.link_came_up(node);
+        } else if slot == LaneSlot::One {
+            self.say_publish_again(node);
         }
         self.dial_missing(node);
     }
@@ -377,6 +449,7 @@ impl Node {
         let (failures, dialled, lanes) = (place.failures, link.dialled, link.lanes());
         if lanes.is_empty() {
             link.since = now;
+            link.publishing = Publishing::default();
             link.say(why);
         }
         let down = lanes.is_empty();
@@ -397,7 +470,7 @@ impl Node {
         self.push(if lanes.is_empty() { Output::LinkDown { peer } } else { Output::LinkUp { peer, lanes } });
     }
 
-    fn cancel_attempts(&mut self, node: NodeId) {
+    pub(super) fn cancel_attempts(&mut self, node: NodeId) {
         for slot in LaneSlot::ALL {
             let Some(link) = self.links.nodes.get_mut(&node) else { return };
             let place = link.place(slot);
@@ -422,23 +495,40 @@ impl Node {
         }
     }
 
-    fn lanes_of(&self, node: NodeId) -> Vec<LaneId> {
+    pub(super) fn lanes_of(&self, node: NodeId) -> Vec<LaneId> {
         self.links.nodes.get(&node).map(NodeLink::lanes).unwrap_or_default()
     }
 
-    fn lane_at(&self, node: NodeId, slot: LaneSlot) -> Option<LaneId> {
+    pub(super) fn lane_at(&self, node: NodeId, slot: LaneSlot) -> Option<LaneId> {
         self.links.nodes.get(&node)?.places[slot.index()].lane
     }
 
-    fn neighbour_with_key(&self, key: &VerifyingKey) -> Option<NodeId> {
-        self.links.nodes.keys().copied().find(|node| self.link_keys(*node).contains(key))
+    /// The neighbour that a key shown on a lane of link `id` belongs to. A Bottle can name anyone's key: where several do, only the
+    /// link's id tells.
+    pub(super) fn neighbour_with_key(&self, key: &VerifyingKey, id: LinkId) -> Option<NodeId> {
+        let all: Vec<NodeId> = self.links.nodes.keys().copied().filter(|node| self.link_keys(*node).contains(key)).collect();
+        let has_id = |node: &&NodeId| self.links.nodes.get(node).is_some_and(|link| link.is_up() && link.id == id);
+        match &all[..] {
+            [only] => Some(*only),
+            several => several.iter().find(has_id).copied(),
+        }
     }
 
     pub(super) fn link_keys(&self, node: NodeId) -> Vec<VerifyingKey> {
         self.contact(node).map(|contact| contact.keys).unwrap_or_default()
     }
 
-    fn turn(&self, node: NodeId, contact: &Contact) -> Turn {
+    fn turn(&self, node: NodeId, link: &NodeLink, contact: &Contact) -> Turn {
+        match link.keep {
+            Keep::Fixed => self.fixed_turn(node, contact),
+            // The lanes of a link that stands are completed by who dialled it.
+            Keep::Theirs if !(link.is_up() && link.dialled) => Turn::Theirs,
+            Keep::Chosen | Keep::Anchor | Keep::Theirs if contact.addresses.is_empty() => Turn::Nobodys,
+            Keep::Chosen | Keep::Anchor | Keep::Theirs => Turn::Ours,
+        }
+    }
+
+    fn fixed_turn(&self, node: NodeId, contact: &Contact) -> Turn {
         if contact.addresses.is_empty() {
             return if self.has_address() { Turn::Theirs } else { Turn::Nobodys };
         }

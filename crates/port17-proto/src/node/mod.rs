@@ -4,38 +4,52 @@
 //! are in one timer table. A node and a client run the same engine with another [`Role`](config::Role).
 //!
 //! What it decides in this version (spec 10): the node's own Bottle (`own`) and circuit keys (`keys`), what becomes of Bottles that
-//! come in, which links are made and by whom (`links`), and what is said on their lanes beside circuits (`lanes`). Circuits
-//! themselves never pass through here.
+//! come in, which links are made and by whom (`links`), which of them a node wants (`choose`) and which stand in its Bottle
+//! (`publish`), who a client's guards are (`guard`), and what is said on their lanes beside circuits (`lanes`). Circuits themselves
+//! never pass through here.
 //!
 //! Invariants: the wall clock as the engine sees it never runs backwards; a Bottle is published only after its sequence number is
 //! stored; a lane carries circuits only between [`Output::AdmitLane`] and its end; whatever a peer sends costs at most its lane.
 
+mod bottles;
+mod bucket;
+mod choose;
 pub mod config;
 mod gossip;
+pub mod guard;
 pub mod io;
 mod keys;
 mod lanes;
 mod links;
+mod list;
 mod own;
+mod publish;
 pub mod record;
 pub mod status;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use choose::Choice;
 use config::{Config, ConfigError, Role};
+use gossip::Gossip;
+use guard::Guards;
 use io::{Counted, DialId, Input, LaneId, Output, Reason};
 use keys::CircuitKeys;
 use lanes::{Closing, Lanes};
-use links::{Contact, Links};
+use links::{Contact, Keep, Links};
+use list::Lists;
 use own::Own;
+use record::RecordKey;
 
-use crate::bottle::{Address, UnverifiedBottle};
-use crate::bottlerack::{Bottlerack, Insert};
+use crate::bottle::{Address, VerifiedBottle};
+use crate::bottlerack::{Bottlerack, Trust};
 use crate::crypto::Entropy;
 use crate::ids::{NetworkId, NodeId};
+use crate::navigator::Map;
 use crate::network::Definition;
 use crate::params::Params;
+use crate::policy;
 use crate::timers::{Time, Timers};
 use crate::wire::message::LaneSlot;
 use crate::wire::registry::{GoAwayReason, LaneType, Scope};
@@ -46,13 +60,26 @@ enum TimerKey {
     Publish,
     Losses,
     CircuitKeys,
+    Choose,
+    ChooseSoon,
+    PublishLink(NodeId),
+    Anchors,
     Guard,
+    Patience,
+    GuardReturn,
+    GuardClose,
+    GuardReview,
+    Pins,
     Bottlerack,
+    List,
     Handshake(LaneId),
     Ping(LaneId),
     PongDue(LaneId),
     Dial(DialId),
     Redial(NodeId, LaneSlot),
+    Gossip,
+    Repair(LaneId),
+    Bulk(LaneId),
 }
 
 impl TimerKey {
@@ -61,11 +88,16 @@ impl TimerKey {
             Self::Publish => Reason::Bottle,
             Self::Losses => Reason::LinkLoss,
             Self::CircuitKeys => Reason::CircuitKey,
-            Self::Guard => Reason::Guard,
+            Self::Choose | Self::ChooseSoon | Self::PublishLink(_) | Self::Anchors => Reason::Link,
+            Self::Guard | Self::Patience | Self::GuardReturn | Self::GuardClose | Self::GuardReview | Self::Pins => Reason::Guard,
             Self::Bottlerack => Reason::Bottlerack,
+            Self::List => Reason::List,
             Self::Handshake(_) => Reason::Handshake,
             Self::Ping(_) | Self::PongDue(_) => Reason::Ping,
             Self::Dial(_) | Self::Redial(..) => Reason::Dial,
+            Self::Gossip => Reason::Gossip,
+            Self::Repair(_) => Reason::Repair,
+            Self::Bulk(_) => Reason::Answer,
         }
     }
 }
@@ -76,11 +108,12 @@ const BOTTLERACK_SWEEP: Duration = Duration::from_secs(3600);
 /// What only a node has, or only a client.
 enum Part {
     Node(Box<NodePart>),
-    Client { guard: Option<NodeId> },
+    Client(Box<Guards>),
 }
 
 struct NodePart {
     own: Own,
+    choice: Choice,
     keys: CircuitKeys,
     accept_clients: bool,
 }
@@ -96,8 +129,10 @@ pub struct Node {
     entropy: Entropy,
     now: Time,
     bottlerack: Bottlerack,
+    lists: Lists,
     lanes: Lanes,
     links: Links,
+    gossip: Gossip,
     timers: Timers<TimerKey>,
     outputs: VecDeque<Output>,
     counts: BTreeMap<Counted, u64>,
@@ -109,18 +144,34 @@ impl Node {
     ///
     /// # Errors
     /// When the configuration or the parameters do not hold together.
-    pub fn new(config: Config, now: Time) -> Result<Self, ConfigError> {
+    pub fn new(mut config: Config, now: Time) -> Result<Self, ConfigError> {
+        let (lists, bad_list) = Lists::from_stored(&config.stored, config.network.as_ref());
+        if let Some(list) = lists.in_force() {
+            config.params = list.params().clone();
+        }
         config.validate()?;
-        let Config { role, params, network, stored: _, mut entropy } = config;
+        let Config { role, params, network, stored, mut entropy } = config;
+        let rack_rules = params.rack_rules();
+        let record =
+            |wanted| stored.iter().find(|(key, _)| *key == wanted).map(|(_, bytes)| bytes.as_slice()).unwrap_or_default();
+        let anchors = publish::read_anchors(record(RecordKey::Anchors));
         let (id, part, neighbours) = match role {
             Role::Node(setup) => {
-                let (id, neighbours, accept_clients) = (setup.identity.node_id(), setup.neighbours.clone(), setup.accept_clients);
+                let (id, neighbours, accept_clients) =
+                    (setup.identity.node_id(), setup.neighbours.clone().unwrap_or_default(), setup.accept_clients);
                 let keys = CircuitKeys::new(setup.kem);
-                (id, Part::Node(Box::new(NodePart { own: Own::new(setup, now), keys, accept_clients })), neighbours)
+                (
+                    id,
+                    Part::Node(Box::new(NodePart { own: Own::new(setup, now), choice: Choice::default(), keys, accept_clients })),
+                    neighbours,
+                )
             }
             Role::Client(setup) => {
-                let neighbours = setup.guard.into_iter().collect();
-                (NodeId(entropy.bytes()), Part::Client { guard: setup.guard }, neighbours)
+                let mut guards = Guards::new(setup.guard, setup.hops);
+                if network.is_some() {
+                    guards.restore(record(RecordKey::Guards));
+                }
+                (NodeId(entropy.bytes()), Part::Client(Box::new(guards)), Vec::new())
             }
         };
         let mut node = Self {
@@ -130,18 +181,28 @@ impl Node {
             part,
             entropy,
             now,
-            bottlerack: Bottlerack::new(Scope::Public),
+            bottlerack: Bottlerack::with_rules(Scope::Public, rack_rules),
+            lists,
             lanes: Lanes::default(),
             links: Links::default(),
+            gossip: Gossip::default(),
             timers: Timers::new(),
             outputs: VecDeque::new(),
             counts: BTreeMap::new(),
             stopping: false,
         };
         for neighbour in neighbours {
-            node.links.keep(neighbour, now.mono);
+            node.links.keep(neighbour, Keep::Fixed, now.mono);
+        }
+        if node.decides() {
+            node.take_anchors(anchors);
         }
         node.timers.set(TimerKey::Bottlerack, now.mono + BOTTLERACK_SWEEP);
+        node.trust_listed();
+        node.restore_bottlerack(stored);
+        if let Some(why) = bad_list {
+            node.list_refused(&why);
+        }
         node.begin();
         Ok(node)
     }
@@ -151,9 +212,9 @@ impl Node {
             Part::Node(_) => {
                 self.turn_circuit_keys();
                 self.plan_losses();
+                self.review_links();
             }
-            Part::Client { guard: Some(guard) } => self.push(Output::Guard(*guard)),
-            Part::Client { guard: None } => {}
+            Part::Client(_) => self.begin_guards(),
         }
         self.fire_timers();
     }
@@ -171,7 +232,8 @@ impl Node {
             Input::DialFailed { dial, why } => self.handle_dial_failed(dial, why),
             Input::Violation { lane, what } => self.handle_violation(lane, what),
             Input::Bottle(bytes) => self.handle_bottle(&bytes),
-            Input::List(_) => {}
+            Input::Tombstone(bytes) => self.handle_tombstone(&bytes),
+            Input::List(bytes) => self.handle_list(&bytes),
             Input::SeqStored(seq) => self.handle_seq_stored(seq),
             Input::SeqNotStored(seq) => self.handle_seq_not_stored(seq),
             Input::Tick => {}
@@ -214,11 +276,11 @@ impl Node {
         &self.params
     }
 
-    /// A client's guard, once there is one.
+    /// The guard that a client's new circuits begin at, once there is one.
     pub fn guard(&self) -> Option<NodeId> {
         match &self.part {
             Part::Node(_) => None,
-            Part::Client { guard } => *guard,
+            Part::Client(guards) => guards.active(),
         }
     }
 
@@ -234,106 +296,137 @@ impl Node {
                 TimerKey::Publish => self.publish(),
                 TimerKey::Losses => self.publish_losses(),
                 TimerKey::CircuitKeys => self.turn_circuit_keys(),
-                TimerKey::Guard => self.draw_guard(),
+                TimerKey::Choose => self.review_links(),
+                TimerKey::ChooseSoon => self.choose_links(),
+                TimerKey::PublishLink(node) => self.publish_link(node),
+                TimerKey::Anchors => self.save_anchors(),
+                TimerKey::Guard => self.draw_guards(),
+                TimerKey::Patience => self.lose_patience(),
+                TimerKey::GuardReturn => self.return_to_primary(),
+                TimerKey::GuardClose => self.close_backup(),
+                TimerKey::GuardReview => self.review_guards(),
+                TimerKey::Pins => self.review_pins(),
                 TimerKey::Bottlerack => self.sweep_bottlerack(),
+                TimerKey::List => self.handle_list_timeout(),
                 TimerKey::Handshake(lane) => self.handle_handshake_timeout(lane),
                 TimerKey::Ping(lane) => self.send_ping(lane),
                 TimerKey::PongDue(lane) => self.handle_pong_timeout(lane),
                 TimerKey::Dial(dial) => self.handle_dial_timeout(dial),
                 TimerKey::Redial(node, _) => self.dial_missing(node),
+                TimerKey::Gossip => self.gossip_batch(),
+                TimerKey::Repair(lane) => self.repair(lane),
+                TimerKey::Bulk(lane) => self.handle_bulk_timeout(lane),
             }
         }
     }
 
     fn shut_down(&mut self) {
+        // From here on nothing is dialled or fetched any more, whatever ends.
+        self.stopping = true;
+        if self.timers.at(TimerKey::Anchors).is_some() {
+            self.save_anchors();
+        }
         self.cancel_all_attempts();
+        self.stop_lists();
         for lane in self.lanes.ids() {
             let goaway = Some(GoAwayReason::Shutdown);
             self.close_lane(lane, Closing { goaway, counted: None, why: io::DownReason::SentAway(GoAwayReason::Shutdown) });
         }
         self.erase_all_circuit_keys();
         self.timers.clear();
-        self.stopping = true;
         self.push(Output::Stopped);
     }
 
     // ---- Bottles of others (spec 04; spec 10, 1) ----
 
-    fn handle_bottle(&mut self, bytes: &[u8]) {
-        let rules = self.params.bottle_rules();
-        // law 4: nothing unverified goes further
-        let verified = UnverifiedBottle::parse(bytes).and_then(|bottle| bottle.verify(self.now.unix_ms, &rules));
-        let Ok(bottle) = verified else { return self.count(Counted::BottleRefused) };
-        let node = bottle.node_id();
-        if node == self.id {
-            return self.meet_own_bottle(bottle.seq());
+    /// A newer list is in force: who was not known before may be dialled now.
+    fn list_changed(&mut self) {
+        self.trust_listed();
+        self.bottlerack.set_rules(self.params.rack_rules());
+        self.dial_all_missing();
+        self.links_changed();
+        self.hasten();
+        // Who is trusted no more is no guard any more.
+        self.review_guards();
+        self.guard_news_all();
+    }
+
+    /// What is planned by older parameters comes no later than the new ones say.
+    fn hasten(&mut self) {
+        if self.decides() {
+            let next = self.spread(self.params.link_evaluate);
+            self.timers.set_earlier(TimerKey::Choose, self.now.mono + next);
         }
-        match self.bottlerack.insert(bottle, self.now.unix_ms) {
-            Insert::New | Insert::Newer => self.bottle_stored(node),
-            Insert::Same => {}
-            Insert::Older => self.count(Counted::BottleOlder),
-            Insert::Full => self.count(Counted::BottlerackFull),
-            Insert::WrongScope => self.count(Counted::BottleRefused),
-            Insert::Equivocation => {
-                self.count(Counted::BottleEquivocation);
-                self.bottle_stored(node);
+        self.plan_losses();
+        for lane in self.talking_lanes() {
+            let next = self.spread(self.params.repair_interval);
+            if self.timers.at(TimerKey::Repair(lane)).is_some() {
+                self.timers.set_earlier(TimerKey::Repair(lane), self.now.mono + next);
             }
         }
     }
 
-    fn bottle_stored(&mut self, node: NodeId) {
-        self.push(Output::BottlerackChanged(node));
-        if matches!(self.part, Part::Client { guard: None }) && self.timers.at(TimerKey::Guard).is_none() {
-            self.timers.set(TimerKey::Guard, self.now.mono + self.params.guard_draw_wait);
-        }
-        self.dial_missing(node);
-    }
-
-    fn sweep_bottlerack(&mut self) {
-        for node in self.bottlerack.expire(self.now.unix_ms) {
-            self.push(Output::BottlerackChanged(node));
-        }
-        self.timers.set(TimerKey::Bottlerack, self.now.mono + BOTTLERACK_SWEEP);
-    }
-
-    /// How a node can be reached, none without its Bottle.
+    /// How a node can be reached: the newest of the Bottle that came, be it expired, and what the list names. None without, for who is
+    /// distrusted, and for who has left.
     fn contact(&self, node: NodeId) -> Option<Contact> {
-        let bottle = &self.bottlerack.get(&node)?.bottle;
-        let addresses = bottle.content().addresses.iter().filter(|address| self.may_dial(address)).map(Address::socket).collect();
+        if self.trust(&node) == Trust::Distrusted || self.bottlerack.is_buried(&node) {
+            return None;
+        }
+        let stored = self.bottlerack.get(&node).or_else(|| self.bottlerack.hint(&node)).map(|stored| &stored.bottle);
+        let listed = self.list().and_then(|list| list.node(&node));
+        let bottle = stored.into_iter().chain(listed).max_by_key(|bottle| bottle.seq())?;
+        let addresses =
+            bottle.content().addresses.iter().filter(|address| self.may_dial(node, address)).map(Address::socket).collect();
         Some(Contact { keys: bottle.link_keys(self.now.unix_ms), addresses })
     }
 
-    fn may_dial(&self, address: &Address) -> bool {
+    /// An address is a claim: who nobody vouches for must not make a node knock at doors inside of its own network.
+    fn may_dial(&self, node: NodeId, address: &Address) -> bool {
         let ip = address.ip.to_canonical();
-        address.lane_type() == Some(LaneType::TlsTcp) && (self.params.loopback_allowed || !ip.is_loopback())
+        let is_public = policy::special_purpose(ip).is_none();
+        let may = if ip.is_loopback() {
+            self.params.loopback_allowed
+        } else {
+            is_public || self.params.private_allowed || self.trust(&node) == Trust::Trusted || self.links.is_fixed(&node)
+        };
+        may && address.lane_type() == Some(LaneType::TlsTcp)
     }
 
-    // ---- A client's guard (spec 10, 4) ----
+    // ---- What is known of nodes (spec 12) ----
 
-    fn draw_guard(&mut self) {
-        let candidates: Vec<NodeId> = self.guard_candidates();
-        let Some(drawn) = self.entropy.pick(&candidates).copied() else { return };
-        self.part = Part::Client { guard: Some(drawn) };
-        self.links.keep(drawn, self.now.mono);
-        self.push(Output::Guard(drawn));
-        self.dial_missing(drawn);
+    /// Nodes whose Bottle is held or listed, this one left out.
+    fn known_nodes(&self) -> Vec<NodeId> {
+        let held = self.bottlerack.iter().map(|stored| stored.bottle.node_id());
+        held.chain(self.listed_alone()).filter(|node| *node != self.id).collect()
     }
 
-    /// Nodes that can be dialled and whose Bottle has not expired; those that list a link before those that list none.
-    fn guard_candidates(&self) -> Vec<NodeId> {
-        let reachable = |node: &NodeId| self.contact(*node).is_some_and(|it| !it.addresses.is_empty() && !it.keys.is_empty());
-        let all: Vec<(NodeId, bool)> = (self.bottlerack.iter().map(|stored| &stored.bottle))
-            .filter(|bottle| bottle.expires_ms() > self.now.unix_ms && reachable(&bottle.node_id()))
-            .map(|bottle| (bottle.node_id(), !bottle.content().links.is_empty()))
-            .collect();
-        let linked: Vec<NodeId> = all.iter().filter(|(_, linked)| *linked).map(|(node, _)| *node).collect();
-        if linked.is_empty() { all.into_iter().map(|(node, _)| node).collect() } else { linked }
+    /// How many those are.
+    fn known_count(&self) -> usize {
+        self.bottlerack.len() + self.listed_alone().filter(|node| *node != self.id).count()
+    }
+
+    /// Nodes of the list whose Bottle has not come.
+    fn listed_alone(&self) -> impl Iterator<Item = NodeId> {
+        self.listed().iter().map(VerifiedBottle::node_id).filter(|node| self.bottlerack.get(node).is_none())
+    }
+
+    /// The best that is known of a node, for whom it belongs to: never a hop.
+    fn known_bottle(&self, node: &NodeId) -> Option<&VerifiedBottle> {
+        let stored = self.bottlerack.get(node).map(|stored| &stored.bottle);
+        stored.or_else(|| self.list().and_then(|list| list.node(node)))
+    }
+
+    /// The links that both ends list.
+    fn map(&self) -> Map {
+        let margin_ms = u64::try_from(self.params.circuit_key_margin.as_millis()).unwrap_or(u64::MAX);
+        let bottles = self.bottlerack.iter().map(|stored| &stored.bottle);
+        Map::build(bottles.map(|bottle| (bottle, self.trust(&bottle.node_id()))), margin_ms)
     }
 
     // ---- Small things ----
 
     fn is_client(&self) -> bool {
-        matches!(self.part, Part::Client { .. })
+        matches!(self.part, Part::Client(_))
     }
 
     fn accepts_clients(&self) -> bool {
@@ -360,16 +453,50 @@ impl Node {
     }
 
     fn link_came_up(&mut self, node: NodeId) {
-        if let Part::Node(part) = &mut self.part
-            && part.own.relist(node)
-        {
-            self.want_bottle();
-        }
+        self.plan_publish(node);
+        self.plan_losses();
+        self.guard_came_up(node);
     }
 
-    fn link_went_down(&mut self, _: NodeId) {
-        if matches!(self.part, Part::Node(_)) {
-            self.plan_losses();
+    fn link_went_down(&mut self, node: NodeId) {
+        self.timers.cancel(TimerKey::PublishLink(node));
+        self.plan_losses();
+        self.tidy_link(node);
+        self.links_changed();
+        self.guard_went_down(node);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::SigningKey;
+    use crate::network::Roots;
+
+    fn client(params: Params) -> Node {
+        let mut entropy = Entropy::from_number(1);
+        let roots = Roots::new(1, vec![SigningKey::generate(&mut entropy).public()]).unwrap();
+        let config = Config {
+            role: Role::Client(config::ClientSetup { guard: None, hops: None }),
+            params,
+            network: Some(Definition::new("test-net", roots).unwrap()),
+            stored: Vec::new(),
+            entropy,
+        };
+        Node::new(config, Time { mono: Duration::ZERO, unix_ms: 1_800_000_000_000 }).unwrap()
+    }
+
+    #[test]
+    fn who_nobody_vouches_for_is_dialled_at_public_addresses_alone() {
+        let may = |params, address: &str| {
+            let node = client(params);
+            node.may_dial(NodeId([7; 32]), &Address::new(address.parse().unwrap(), LaneType::TlsTcp))
+        };
+        for address in ["10.0.0.1:1717", "192.168.1.1:443", "169.254.169.254:17", "[fe80::1]:1717", "[::ffff:10.0.0.1]:1717"] {
+            assert!(!may(Params::DEFAULT, address), "{address}");
+            assert!(may(Params::private(), address), "{address}");
         }
+        assert!(may(Params::DEFAULT, "9.9.9.9:1717") && may(Params::DEFAULT, "[2620:fe::fe]:1717"));
+        assert!(!may(Params::private(), "127.0.0.1:1717") && may(Params::demo(), "127.0.0.1:1717"));
     }
 }

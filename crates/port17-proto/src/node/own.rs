@@ -1,8 +1,9 @@
 //! The node's own Bottle: what it says, when a new one is due, and that its sequence number is stored first (spec 04, 3; spec 10, 1).
 //!
-//! A new Bottle is due at the start, with each circuit key, when a link that the last one does not list comes up (at once), and when
-//! links were down for a while (at most hourly). Changes are gathered, and a token bucket holds back what would come too often. The
-//! first Bottle lists all configured neighbours: a link that is listed and down for a moment costs nobody a Bottle.
+//! A new Bottle is due at the start, with each circuit key, when a link is published that the last one does not list (at once), and
+//! when links were lost for a while (at most hourly). Changes are gathered, and a token bucket holds back what would come too often.
+//! The first Bottle lists all configured neighbours, or the links of the last run: a link that is listed and down for a moment costs
+//! nobody a Bottle. What is listed is `publish`'s to say.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use super::io::{Counted, Output};
 use super::{Node, Part, TimerKey};
 use crate::bottle::{BottleContent, CircuitKey, LinkClaim, NodePrefix, ProtocolRange, Seq, rtt_code};
 use crate::ids::NodeId;
+use crate::limits::RESTING_LINKS;
 use crate::params::Params;
 use crate::timers::Time;
 use crate::wire::registry::{MEASURE_UNKNOWN, Scope};
@@ -34,22 +36,28 @@ pub(super) struct Own {
     pub(super) published: Option<Published>,
     /// When the last token of the bucket would be back: a time that runs ahead by one interval a Bottle.
     bucket: Duration,
-    /// Neighbours whose links are not listed, because they were down for long.
-    pub(super) withdrawn: BTreeSet<NodeId>,
+    /// The nodes whose links the next Bottle lists.
+    pub(super) listed: BTreeSet<NodeId>,
+    /// Nodes that took a link back, and until when theirs is not listed again.
+    resting: BTreeMap<NodeId, Duration>,
     last_losses: Option<Duration>,
+    /// When the listed links were stored last.
+    pub(super) anchors_saved: Option<Duration>,
 }
 
 impl Own {
     pub(super) fn new(setup: Box<NodeSetup>, now: Time) -> Self {
         Self {
             last_seq: setup.stored_seq,
+            listed: setup.neighbours.iter().flatten().copied().collect(),
             setup,
             pending: None,
             changed: false,
             published: None,
             bucket: now.mono,
-            withdrawn: BTreeSet::new(),
+            resting: BTreeMap::new(),
             last_losses: None,
+            anchors_saved: None,
         }
     }
 
@@ -57,9 +65,21 @@ impl Own {
         !self.setup.addresses.is_empty()
     }
 
-    /// Lists a link again; true if it was withdrawn.
-    pub(super) fn relist(&mut self, node: NodeId) -> bool {
-        self.withdrawn.remove(&node)
+    /// Whether the node decides about its links itself.
+    pub(super) fn decides(&self) -> bool {
+        self.setup.neighbours.is_none()
+    }
+
+    /// A node that takes back links again and again must not use up the bucket: its link stays out for a while.
+    pub(super) fn rest(&mut self, node: NodeId, now: Duration, time: Duration) {
+        self.resting.retain(|_, until| *until > now);
+        if self.resting.len() < RESTING_LINKS {
+            self.resting.insert(node, now + time);
+        }
+    }
+
+    pub(super) fn rests(&self, node: &NodeId, now: Duration) -> bool {
+        self.resting.get(node).is_some_and(|until| *until > now)
     }
 
     /// When the bucket has a token.
@@ -103,9 +123,8 @@ impl Own {
     }
 
     fn links(&self, round_trips: &BTreeMap<NodeId, Duration>) -> Vec<LinkClaim> {
-        let listed = self.setup.neighbours.iter().filter(|node| !self.withdrawn.contains(node));
         // One claim a prefix, in the order of the prefixes.
-        let claims: BTreeMap<NodePrefix, LinkClaim> = listed
+        let claims: BTreeMap<NodePrefix, LinkClaim> = (self.listed.iter())
             .map(|node| {
                 let rtt_us = round_trips.get(node).map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX));
                 let peer = NodePrefix::from(node);
@@ -164,7 +183,8 @@ impl Node {
         own.published = Some(Published { seq, at: self.now.mono });
         own.take_token(&self.params, self.now.mono);
         let changed = std::mem::take(&mut own.changed);
-        self.push(Output::PublishBottle { seq, bytes });
+        self.push(Output::PublishBottle { seq, bytes: bytes.clone() });
+        self.own_bottle_published(bytes);
         if changed {
             self.want_bottle();
         }
@@ -191,29 +211,39 @@ impl Node {
         }
     }
 
-    /// Plans the next look at links that are down and still listed.
+    /// Plans the next look at links that are listed and lost.
     pub(super) fn plan_losses(&mut self) {
         let Part::Node(part) = &self.part else { return };
-        let down = self.links.nodes().filter(|(node, link)| !link.is_up() && !part.own.withdrawn.contains(node));
-        let Some(first) = down.map(|(_, link)| link.since + self.params.link_loss_grace).min() else {
+        let grace = self.params.link_loss_grace;
+        let Some(first) = part.own.listed.iter().filter_map(|node| self.lost_since(node)).map(|since| since + grace).min() else {
             return self.timers.cancel(TimerKey::Losses);
         };
-        // spec 10, 1: losses are published at most once in an interval
+        // spec 05, 5.2: losses are published at most once in an interval
         let next = part.own.last_losses.map_or(Duration::ZERO, |last| last + self.params.link_loss_interval);
         self.timers.set(TimerKey::Losses, first.max(next));
     }
 
     pub(super) fn publish_losses(&mut self) {
-        let Part::Node(part) = &mut self.part else { return };
+        let Part::Node(part) = &self.part else { return };
         let (now, grace) = (self.now.mono, self.params.link_loss_grace);
-        let lost = self.links.nodes().filter(|(_, link)| !link.is_up() && link.since + grace <= now).map(|(node, _)| *node);
-        let before = part.own.withdrawn.len();
-        part.own.withdrawn.extend(lost);
-        if part.own.withdrawn.len() > before {
-            part.own.last_losses = Some(now);
-            self.want_bottle();
+        let is_lost = |node: &&NodeId| self.lost_since(node).is_some_and(|since| since + grace <= now);
+        let lost: Vec<NodeId> = part.own.listed.iter().filter(is_lost).copied().collect();
+        if lost.is_empty() {
+            return self.plan_losses();
         }
-        self.plan_losses();
+        let Part::Node(part) = &mut self.part else { return };
+        part.own.listed.retain(|node| !lost.contains(node));
+        part.own.last_losses = Some(now);
+        self.listing_changed();
+        for node in lost {
+            self.tidy_link(node);
+        }
+    }
+
+    /// Since when a listed link is not what its Bottle says: down, or up without both words.
+    fn lost_since(&self, node: &NodeId) -> Option<Duration> {
+        let Some(link) = self.links.get(node) else { return Some(Duration::ZERO) };
+        (!link.is_up() || !link.publishing.is_mutual()).then_some(link.since)
     }
 
     /// The shortest round trip of each link that is up.

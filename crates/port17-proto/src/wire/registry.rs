@@ -286,8 +286,47 @@ registry! {
     }
 }
 
+registry! {
+    /// The keys of a signed list's payload (spec 12, 2).
+    ListKey {
+        /// What the list is about: the network's id.
+        Network = 1,
+        /// The list's sequence number, from 1.
+        Seq = 2,
+        /// When it was made, Unix seconds.
+        Issued = 3,
+        /// Until when it holds, Unix seconds.
+        Expires = 4,
+        /// 32 bytes that nobody could know before.
+        Random = 5,
+        /// The nodes: envelopes of their Bottles.
+        Nodes = 6,
+        /// The parameters that differ from their defaults, by their codes (spec 09).
+        Params = 7,
+        /// Reserved: the root keys that follow, a threshold and keys; absent for none.
+        Roots = 8,
+        /// Releases of the software; absent for none.
+        Releases = 9,
+    }
+}
+
+/// First element of a signed list's envelope (spec 12, 2).
+pub const LIST_ENVELOPE: u8 = 3;
 /// First element of a Bottle's envelope.
 pub const BOTTLE_ENVELOPE: u8 = 1;
+/// First element of a tombstone's envelope.
+pub const TOMBSTONE_ENVELOPE: u8 = 2;
+
+/// The keys of a tombstone's payload (spec 04, 6).
+pub mod tombstone_key {
+    /// The cryptographic suite.
+    pub const SUITE: u8 = 1;
+    /// 32 bytes: the identity key.
+    pub const IDENTITY: u8 = 2;
+    /// Its place in the order of its node's Bottles.
+    pub const SEQ: u8 = 3;
+}
+
 /// The node takes no new circuits.
 pub const BOTTLE_FLAG_DRAINING: u16 = 1;
 /// The node's traffic costs its operator money.

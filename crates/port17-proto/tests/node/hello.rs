@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use port17_proto::ids::NetworkId;
 use port17_proto::limits::UNADMITTED_LANES;
 use port17_proto::node::io::{Input, LaneLoss, Output, Peer};
 use port17_proto::params::Params;
@@ -10,7 +11,7 @@ use port17_proto::wire::registry::{ControlType, GoAwayReason, Role};
 use proptest::prelude::*;
 
 use super::mesh::{Plan, id_of, ordered_seeds};
-use super::solo::{Solo, hello, neighbour_key, some_key};
+use super::solo::{Solo, hello, neighbour_key, own_bottle, some_key};
 
 /// The engine with the larger NodeID, so that its neighbour dials; and the neighbour's seed.
 fn acceptor() -> (Solo, u64) {
@@ -184,10 +185,89 @@ fn a_dial_that_nobody_answers_is_cancelled_and_its_late_lane_closed() {
 
 #[test]
 fn a_strangers_key_is_sent_away() {
+    // A key that the Bottle behind HELLO does not name; a node that is no neighbour; one that only opens a second lane.
     let (mut solo, _) = acceptor();
+    let stranger = own_bottle(50);
+    for (key, slot) in [(some_key(3), ONE), (neighbour_key(50), ONE), (neighbour_key(50), TWO)] {
+        let lane = solo.accept(key);
+        solo.say(lane, &hello(Role::Node, slot, 7));
+        assert_eq!(solo.sent_away(lane).is_some(), slot == TWO);
+        solo.say(lane, &stranger);
+        assert_eq!(solo.sent_away(lane), Some(GoAwayReason::Stranger));
+    }
+    assert_eq!(solo.node.bottlerack().len(), 1, "what a stranger says of itself is not kept");
+}
+
+#[test]
+fn a_neighbour_whose_key_is_not_known_is_known_by_its_bottle() {
+    let [small, large] = ordered_seeds();
+    let plan = Plan { neighbours: vec![id_of(small)], ..Plan::new(large) };
+    let mut solo = Solo::alone(plan);
+    let lane = solo.accept(neighbour_key(small));
+    solo.say(lane, &hello(Role::Node, ONE, 7));
+    assert!(solo.sent(lane).is_empty() && !solo.is_closed(lane));
+    assert!(solo.outputs.iter().any(|output| matches!(output, Output::HearLane { lane: heard } if *heard == lane)));
+    solo.say(lane, &own_bottle(small));
+    assert!(solo.is_admitted(lane));
+    assert_eq!(solo.lanes_of(Peer::Node(id_of(small))), [lane]);
+    assert!(matches!(&solo.streamed(lane)[0], Message::Bottles { more: false, envelopes } if envelopes.len() == 1));
+}
+
+#[test]
+fn a_bottle_that_does_not_come_behind_hello_costs_the_lane() {
+    let say: [&dyn Fn() -> Option<Message>; 5] = [
+        &|| None,
+        &|| Some(Message::Ping(1)),
+        &|| Some(Message::Bottles { more: false, envelopes: vec![] }),
+        &|| Some(Message::Bottles { more: false, envelopes: vec![vec![1, 2, 3]] }),
+        &|| Some(hello(Role::Node, ONE, 7)),
+    ];
+    for say in say {
+        let (mut solo, _) = acceptor();
+        let lane = solo.accept(some_key(3));
+        solo.say(lane, &hello(Role::Node, ONE, 7));
+        match say() {
+            Some(message) => solo.say(lane, &message),
+            None => solo.wait(Params::demo().handshake_timeout),
+        }
+        assert!(solo.is_closed(lane) && !solo.is_admitted(lane));
+    }
+}
+
+#[test]
+fn the_other_nodes_bottle_behind_hello_does_not_make_a_neighbour_of_it() {
+    // The stranger shows its own key and a neighbour's Bottle.
+    let (mut solo, peer) = acceptor();
     let lane = solo.accept(some_key(3));
     solo.say(lane, &hello(Role::Node, ONE, 7));
+    solo.say(lane, &own_bottle(peer));
     assert_eq!(solo.sent_away(lane), Some(GoAwayReason::Stranger));
+}
+
+#[test]
+fn another_network_is_sent_away_on_both_sides() {
+    let other = NetworkId([5; 32]);
+    let (mut solo, peer) = acceptor();
+    let Message::Hello(good) = hello(Role::Node, ONE, 7) else { return };
+    for role in [Role::Node, Role::Client] {
+        let lane = solo.accept(neighbour_key(peer));
+        solo.say(lane, &Message::Hello(Hello { network: other, role, ..good.clone() }));
+        assert_eq!(solo.sent_away(lane), Some(GoAwayReason::Network));
+    }
+    let (mut solo, peer) = dialler();
+    let dial = solo.dial().unwrap();
+    let lane = solo.lane_up(Some(dial), neighbour_key(peer));
+    let Some(Message::Hello(sent)) = solo.sent(lane).pop() else { panic!("HELLO goes out at once") };
+    solo.say(lane, &Message::Hello(Hello { network: other, ..sent }));
+    assert_eq!(solo.sent_away(lane), Some(GoAwayReason::Network));
+}
+
+#[test]
+fn the_dialler_sends_its_bottle_behind_its_hello() {
+    let (mut solo, peer) = dialler();
+    let dial = solo.dial().unwrap();
+    let lane = solo.lane_up(Some(dial), neighbour_key(peer));
+    assert!(matches!(&solo.streamed(lane)[..], [Message::Bottles { more: false, envelopes }] if envelopes.len() == 1));
 }
 
 #[test]
@@ -270,7 +350,8 @@ fn messages_of_later_versions_are_skipped_on_lane_1_alone() {
         solo.say(lane, &hello(Role::Node, slot, 7));
         lane
     });
-    for (lane, code) in [(lanes[0], 16), (lanes[0], 255), (lanes[1], 16)] {
+    let reserved = ControlType::Attestations.code();
+    for (lane, code) in [(lanes[0], reserved), (lanes[0], 255), (lanes[1], reserved)] {
         solo.handle(Input::Control { lane, urgent: false, message: RawMessage { code, body: vec![1, 2, 3] } });
     }
     assert!(!solo.is_closed(lanes[0]));

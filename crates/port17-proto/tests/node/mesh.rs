@@ -9,9 +9,13 @@ use port17_proto::circuit::keyring::KeyId;
 use port17_proto::crypto::{Entropy, KemBackend, SigningKey, VerifyingKey};
 use port17_proto::identity::Identity;
 use port17_proto::ids::NodeId;
+use port17_proto::network::{Definition, ListContent, Roots, SignedList};
 use port17_proto::node::Node;
+
 use port17_proto::node::config::{ClientSetup, Config, NodeSetup, Role};
+use port17_proto::node::guard::GuardSet;
 use port17_proto::node::io::{DialFailure, Input, LaneId, LaneLoss, Output, Peer, ShownKey};
+use port17_proto::node::record::RecordKey;
 use port17_proto::params::Params;
 use port17_proto::portname::Label;
 use port17_proto::timers::Time;
@@ -37,13 +41,20 @@ pub struct Host {
     pub addresses: Vec<SocketAddr>,
     pub disk: Disk,
     pub stored: Option<Seq>,
+    /// The last that it was told to store.
+    pub last_drawn: Option<Seq>,
     pub published: Vec<(Duration, VerifiedBottle)>,
     pub bottle_bytes: Vec<u8>,
     pub links: BTreeMap<Peer, Vec<LaneId>>,
     pub keys: BTreeSet<KeyId>,
     pub dials: Vec<(Duration, NodeId, ShownKey)>,
     pub guard: Option<NodeId>,
+    pub guards: Option<GuardSet>,
     pub log: Vec<(Duration, String)>,
+    /// What its store keeps over restarts.
+    pub records: BTreeMap<RecordKey, Vec<u8>>,
+    /// Messages and bytes of the stream that it has sent.
+    pub streamed: (usize, usize),
     deadline: Option<Duration>,
 }
 
@@ -76,7 +87,10 @@ pub struct Plan {
     pub seed: u64,
     pub params: Params,
     pub neighbours: Vec<NodeId>,
+    /// The node chooses its links itself; `neighbours` says nothing.
+    pub decides: bool,
     pub hidden: bool,
+    pub exit: bool,
     pub accept_clients: bool,
     pub stored_seq: Option<Seq>,
 }
@@ -84,11 +98,29 @@ pub struct Plan {
 impl Plan {
     pub fn new(seed: u64) -> Self {
         let params = Params::demo();
-        Self { seed, params, neighbours: vec![], hidden: false, accept_clients: true, stored_seq: None }
+        Self {
+            seed,
+            params,
+            neighbours: vec![],
+            decides: false,
+            hidden: false,
+            exit: true,
+            accept_clients: true,
+            stored_seq: None,
+        }
     }
 }
 
-fn identity(seed: u64) -> (Identity, VerifyingKey) {
+fn root() -> SigningKey {
+    SigningKey::generate(&mut Entropy::from_number(4242))
+}
+
+/// A network with one root key.
+pub fn network() -> Definition {
+    Definition::new("test-net", Roots::new(1, vec![root().public()]).unwrap()).unwrap()
+}
+
+pub fn identity(seed: u64) -> (Identity, VerifyingKey) {
     let mut entropy = Entropy::from_number(seed);
     (Identity::generate(&mut entropy), SigningKey::generate(&mut entropy).public())
 }
@@ -102,7 +134,10 @@ pub fn link_key_of(seed: u64) -> VerifyingKey {
 }
 
 pub fn address_of(seed: u64) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 1, u8::try_from(seed % 250).unwrap())), 1717)
+    SocketAddr::new(
+        IpAddr::V4(Ipv4Addr::new(127, 0, 1 + u8::try_from(seed / 250).unwrap(), u8::try_from(seed % 250).unwrap())),
+        1717,
+    )
 }
 
 /// Seeds in the order of their NodeIDs, so that a test can say who is the smaller.
@@ -124,10 +159,10 @@ pub fn node_config(plan: &Plan) -> Config {
         next_link_key: None,
         addresses,
         egress: vec![],
-        exit_policy: None,
+        exit_policy: plan.exit.then(|| port17_proto::policy::ExitPolicy::parse(&["accept tcp *:80"]).unwrap()),
         flags: Flags::default(),
         software: "port17 test".to_owned(),
-        neighbours: plan.neighbours.clone(),
+        neighbours: (!plan.decides).then(|| plan.neighbours.clone()),
         accept_clients: plan.accept_clients,
         kem: KemBackend::Seeded,
         stored_seq: plan.stored_seq,
@@ -162,6 +197,12 @@ pub struct Mesh {
     pub silent: BTreeSet<usize>,
     /// Hosts that do not get others' Bottles.
     pub without_bottles: BTreeSet<usize>,
+    /// Those who join from now on belong to `network()`.
+    pub in_network: bool,
+    /// Nodes that come back get what their store kept.
+    pub keeps_records: bool,
+    /// Bottles travel over lanes only; records outlive a restart.
+    pub lanes_only: bool,
     events: BTreeMap<(Duration, u64), (usize, Event)>,
     events_made: u64,
     lanes: BTreeMap<(usize, LaneId), (usize, LaneId)>,
@@ -177,6 +218,9 @@ impl Mesh {
             clock_error_ms: BTreeMap::new(),
             silent: BTreeSet::new(),
             without_bottles: BTreeSet::new(),
+            in_network: false,
+            keeps_records: false,
+            lanes_only: false,
             events: BTreeMap::new(),
             events_made: 0,
             lanes: BTreeMap::new(),
@@ -197,21 +241,73 @@ impl Mesh {
 
     pub fn add(&mut self, plan: Plan) -> usize {
         let addresses = if plan.hidden { vec![] } else { vec![address_of(plan.seed)] };
-        self.add_host(node_config(&plan), id_of(plan.seed), link_key_of(plan.seed), addresses)
+        self.add_host(self.config(&plan), id_of(plan.seed), link_key_of(plan.seed), addresses)
     }
 
     pub fn add_client(&mut self, seed: u64, params: Params, guard: Option<NodeId>) -> usize {
         let config = Config {
-            role: Role::Client(ClientSetup { guard }),
+            role: Role::Client(ClientSetup { guard, hops: None }),
             params,
-            network: None,
+            network: self.in_network.then(network),
             stored: vec![],
             entropy: Entropy::from_number(seed + 5000),
         };
         self.add_host(config, NodeId([0; 32]), link_key_of(seed), vec![])
     }
 
-    fn add_host(&mut self, config: Config, id: NodeId, link_key: VerifyingKey, addresses: Vec<SocketAddr>) -> usize {
+    fn config(&self, plan: &Plan) -> Config {
+        Config { network: self.in_network.then(network), ..node_config(plan) }
+    }
+
+    /// The client's process ends and begins again, with what its store kept.
+    pub fn restart_client(&mut self, host: usize, seed: u64, params: Params, guard: Option<NodeId>) {
+        self.kill(host);
+        let config = Config {
+            role: Role::Client(ClientSetup { guard, hops: None }),
+            params,
+            network: self.in_network.then(network),
+            stored: self.hosts[host].records.clone().into_iter().collect(),
+            entropy: Entropy::from_number(seed + 5000),
+        };
+        self.hosts[host].guards = None;
+        self.hosts[host].node = Some(Node::new(config, self.time(host)).unwrap());
+        self.drain(host);
+    }
+
+    /// A list of the newest Bottles of these hosts, with the demo parameters changed by `change`.
+    pub fn list(&self, seq: u64, hosts: &[usize], change: impl Fn(&mut Params)) -> Vec<u8> {
+        let now_s = self.time(0).unix_ms / 1000;
+        let mut params = Params::demo();
+        change(&mut params);
+        let content = ListContent {
+            network: network().id(),
+            seq,
+            issued_s: now_s,
+            expires_s: now_s + 30 * 24 * 3600,
+            random: [7; 32],
+            nodes: hosts.iter().map(|host| self.hosts[*host].bottle_bytes.clone()).collect(),
+            params,
+            roots: None,
+            releases: vec![],
+            unknown: BTreeMap::new(),
+        };
+        let mut list = SignedList::new(content.encode().unwrap());
+        list.sign(&root());
+        list.encode()
+    }
+
+    pub fn give_list(&mut self, list: &[u8]) {
+        for host in 0..self.hosts.len() {
+            self.input(host, Input::List(list.to_vec()));
+        }
+    }
+
+    pub fn host_of(&self, node: NodeId) -> usize {
+        self.hosts.iter().position(|host| host.id == node).unwrap()
+    }
+
+    /// A machine whose engine is started as a test wants it.
+    pub fn add_host(&mut self, config: Config, id: NodeId, link_key: VerifyingKey, addresses: Vec<SocketAddr>) -> usize {
         let host = self.hosts.len();
         let node = Node::new(config, self.time(host)).unwrap();
         self.hosts.push(Host {
@@ -221,16 +317,21 @@ impl Mesh {
             addresses,
             disk: Disk::Works,
             stored: None,
+            last_drawn: None,
             published: vec![],
             bottle_bytes: vec![],
             links: BTreeMap::new(),
             keys: BTreeSet::new(),
             dials: vec![],
             guard: None,
+            guards: None,
             log: vec![],
+            records: BTreeMap::new(),
+            streamed: (0, 0),
             deadline: None,
         });
-        for other in 0..host {
+        let known = if self.lanes_only { 0 } else { host };
+        for other in 0..known {
             let bytes = self.hosts[other].bottle_bytes.clone();
             if !bytes.is_empty() {
                 self.later(host, Event::Input(Input::Bottle(bytes)));
@@ -254,8 +355,12 @@ impl Mesh {
 
     pub fn restart(&mut self, host: usize, plan: Plan) {
         let plan = Plan { stored_seq: self.hosts[host].stored, ..plan };
-        self.hosts[host].node = Some(Node::new(node_config(&plan), self.time(host)).unwrap());
-        for other in 0..self.hosts.len() {
+        let stored =
+            if self.keeps_records || self.lanes_only { self.hosts[host].records.clone().into_iter().collect() } else { vec![] };
+        let config = Config { stored, ..self.config(&plan) };
+        self.hosts[host].node = Some(Node::new(config, self.time(host)).unwrap());
+        let known = if self.lanes_only { 0 } else { self.hosts.len() };
+        for other in 0..known {
             let bytes = self.hosts[other].bottle_bytes.clone();
             if !bytes.is_empty() {
                 self.later(host, Event::Input(Input::Bottle(bytes)));
@@ -360,6 +465,11 @@ impl Mesh {
                 if self.silent.contains(&host) || self.silent.contains(&other) {
                     return;
                 }
+                if !urgent {
+                    let (messages, bytes) = &mut self.hosts[host].streamed;
+                    *messages += 1;
+                    *bytes += message.len();
+                }
                 let pieces: Vec<Vec<u8>> =
                     if urgent { vec![message] } else { split_into_pieces(&message).map(<[u8]>::to_vec).collect() };
                 for bytes in pieces {
@@ -373,25 +483,38 @@ impl Mesh {
             Output::LinkDown { peer } => {
                 self.hosts[host].links.remove(&peer).expect("only a link that was up goes down");
             }
-            Output::StoreSeq(seq) => match self.hosts[host].disk {
-                Disk::Works => {
-                    self.hosts[host].stored = Some(seq);
-                    self.later(host, Event::Input(Input::SeqStored(seq)));
+            Output::StoreSeq(seq) => {
+                self.hosts[host].last_drawn = Some(seq);
+                match self.hosts[host].disk {
+                    Disk::Works => {
+                        self.hosts[host].stored = Some(seq);
+                        self.later(host, Event::Input(Input::SeqStored(seq)));
+                    }
+                    Disk::Fails => self.later(host, Event::Input(Input::SeqNotStored(seq))),
+                    Disk::Hangs => {}
                 }
-                Disk::Fails => self.later(host, Event::Input(Input::SeqNotStored(seq))),
-                Disk::Hangs => {}
-            },
+            }
             Output::PublishBottle { seq, bytes } => self.publish(host, seq, bytes),
             Output::NewCircuitKey(key) => assert!(self.hosts[host].keys.insert(key.id())),
             Output::EraseCircuitKey(key) => assert!(self.hosts[host].keys.remove(&key)),
-            Output::Guard(guard) => self.hosts[host].guard = Some(guard),
+            Output::Guards(set) => {
+                self.hosts[host].guard = Some(set.active);
+                self.hosts[host].guards = Some(set);
+            }
+            Output::Save(key, bytes) => {
+                self.hosts[host].records.insert(key, bytes);
+            }
+            Output::Forget(key) => {
+                self.hosts[host].records.remove(&key);
+            }
             Output::CancelDial(_)
+            | Output::HearLane { .. }
             | Output::AdmitLane { .. }
             | Output::LaneRtt { .. }
             | Output::BottlerackChanged(_)
             | Output::Counted(_)
-            | Output::Save(..)
-            | Output::Forget(_)
+            | Output::ListAccepted { .. }
+            | Output::ListRefused(_)
             | Output::Stopped
             | Output::Wait { .. } => {}
         }
@@ -404,7 +527,8 @@ impl Mesh {
         let verified = UnverifiedBottle::parse(&bytes).unwrap().verify(seq.unix_ms(), &rules).unwrap();
         self.hosts[host].published.push((self.now, verified));
         self.hosts[host].bottle_bytes = bytes.clone();
-        for other in 0..self.hosts.len() {
+        let told = if self.lanes_only { 0 } else { self.hosts.len() };
+        for other in 0..told {
             if !self.without_bottles.contains(&other) {
                 self.later(other, Event::Input(Input::Bottle(bytes.clone())));
             }

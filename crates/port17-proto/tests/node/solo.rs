@@ -3,9 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use port17_proto::bottle::{ShortId, UnverifiedBottle, VerifiedBottle};
 use port17_proto::crypto::{Entropy, SigningKey, VerifyingKey};
 use port17_proto::node::Node;
+use port17_proto::node::config::Config;
 use port17_proto::node::io::{DialId, Input, LaneId, Output, Peer};
+use port17_proto::params::Params;
 use port17_proto::timers::Time;
 use port17_proto::wire::message::{Hello, LaneSlot, LinkId, Message, RawMessage};
 use port17_proto::wire::registry::{GoAwayReason, Role};
@@ -28,22 +31,38 @@ impl Solo {
 
     /// The node of `plan`, which knows the Bottle of `other`'s node.
     pub fn with(plan: Plan, other: u64) -> Self {
+        let mut solo = Self::alone(plan);
+        solo.handle(Input::Bottle(bottle_of(other)));
+        solo
+    }
+
+    /// The node of `plan`, which knows no Bottle.
+    pub fn alone(plan: Plan) -> Self {
         let now = Duration::from_secs(1010);
-        let mut mesh = Mesh::new();
-        mesh.add(Plan { neighbours: vec![id_of(plan.seed)], ..Plan::new(other) });
-        mesh.run_for(Duration::from_secs(1));
-        let bottle = mesh.hosts[0].bottle_bytes.clone();
-        let node = Node::new(node_config(&plan), time(now)).unwrap();
+        let mut solo = Self::of(node_config(&plan), now);
+        solo.handle(Input::Tick);
+        solo
+    }
+
+    /// An engine that is started as a test wants it.
+    pub fn of(config: Config, now: Duration) -> Self {
+        let node = Node::new(config, time(now)).unwrap();
         let mut solo = Self { node, now, outputs: vec![], lanes: 0 };
-        solo.handle(Input::Bottle(bottle));
+        solo.drain();
         solo
     }
 
     pub fn handle(&mut self, input: Input) {
         self.node.handle(input, time(self.now));
+        self.drain();
+    }
+
+    fn drain(&mut self) {
         loop {
             match self.node.poll() {
                 Output::Wait { .. } => return,
+                // The disk is quick.
+                Output::StoreSeq(seq) => self.node.handle(Input::SeqStored(seq), time(self.now)),
                 output => self.outputs.push(output),
             }
         }
@@ -79,14 +98,33 @@ impl Solo {
         }
     }
 
+    /// The urgent messages on a lane.
     pub fn sent(&self, lane: LaneId) -> Vec<Message> {
+        self.messages(lane, true)
+    }
+
+    /// The messages of a lane's stream.
+    pub fn streamed(&self, lane: LaneId) -> Vec<Message> {
+        self.messages(lane, false)
+    }
+
+    fn messages(&self, lane: LaneId, wanted: bool) -> Vec<Message> {
         let on_lane = self.outputs.iter().filter_map(|output| match output {
-            Output::Send { lane: on, urgent, message } if *on == lane => {
+            Output::Send { lane: on, urgent, message } if *on == lane && *urgent == wanted => {
                 Some(Message::decode(&RawMessage::from_urgent(message).unwrap(), *urgent).unwrap())
             }
             _ => None,
         });
         on_lane.collect()
+    }
+
+    /// What was wanted on a lane, over all.
+    pub fn wanted(&self, lane: LaneId) -> Vec<Vec<ShortId>> {
+        let wants = self.streamed(lane).into_iter().filter_map(|message| match message {
+            Message::Want(ids) => Some(ids),
+            _ => None,
+        });
+        wants.collect()
     }
 
     pub fn is_closed(&self, lane: LaneId) -> bool {
@@ -114,6 +152,18 @@ impl Solo {
         last.unwrap_or_default()
     }
 
+    /// Bottles that it has published since the outputs were looked at; its seqs are stored at once.
+    pub fn published(&self) -> Vec<VerifiedBottle> {
+        let rules = Params::demo().bottle_rules();
+        let made = self.outputs.iter().filter_map(|output| match output {
+            Output::PublishBottle { seq, bytes } => {
+                Some(UnverifiedBottle::parse(bytes).unwrap().verify(seq.unix_ms(), &rules).unwrap())
+            }
+            _ => None,
+        });
+        made.collect()
+    }
+
     pub fn count(&self, name: &str) -> u64 {
         self.node.status().counts.iter().find(|(known, _)| *known == name).map_or(0, |(_, count)| *count)
     }
@@ -121,6 +171,19 @@ impl Solo {
 
 pub fn time(now: Duration) -> Time {
     Time { mono: now, unix_ms: START_UNIX_MS + u64::try_from(now.as_millis()).unwrap() }
+}
+
+/// The Bottle of a seed's node.
+pub fn bottle_of(seed: u64) -> Vec<u8> {
+    let mut mesh = Mesh::new();
+    mesh.add(Plan::new(seed));
+    mesh.run_for(Duration::from_secs(1));
+    mesh.hosts[0].bottle_bytes.clone()
+}
+
+/// A node's first word.
+pub fn own_bottle(seed: u64) -> Message {
+    Message::Bottles { more: false, envelopes: vec![bottle_of(seed)] }
 }
 
 pub fn some_key(seed: u64) -> VerifyingKey {

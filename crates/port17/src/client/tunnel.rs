@@ -3,6 +3,9 @@
 //! A stream goes over a standing circuit of the same isolation key, or over a spare one, or over a new one. A circuit that dies
 //! before it is open is rebuilt: the same route once, then without the hop that did not answer (spec 10). Nothing is ever sent
 //! directly instead (law 7).
+//!
+//! All circuits begin at the active guard, and go on over the node that is pinned behind it. When another guard becomes the active one,
+//! circuits over the last one get no new streams, and end when those that they have are over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use port17_proto::bottlerack::Trust;
 use port17_proto::circuit::hop::send_setup;
 use port17_proto::circuit::origin::Origin;
 use port17_proto::circuit::replay::slot_of;
@@ -19,7 +23,7 @@ use port17_proto::ids::NodeId;
 use port17_proto::lane::credit::Granter;
 use port17_proto::lane::reader::{Command, Install, Port};
 use port17_proto::limits::{FIRST_WINDOW_CELLS, STANDING_CIRCUITS};
-use port17_proto::navigator::{self, NoRoute, RouteRequest};
+use port17_proto::navigator::{self, NoRoute, RouteRequest, RouteSample};
 use port17_proto::wire::registry::{ResetCode, SetupStatus, StreamProtocol};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -84,6 +88,19 @@ pub struct TunnelOptions {
     pub hops: usize,
     /// Circuits that are built before they are needed.
     pub spares: usize,
+    /// Whether the hops of a route are of different groups and address blocks.
+    pub diversity: bool,
+    /// Whether the hop behind the guard is kept with it.
+    pub pin_hop2: bool,
+}
+
+/// Where circuits begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstHops {
+    /// The guard that is in use.
+    pub guard: NodeId,
+    /// The nodes that are kept to stand behind it, in the order of their use.
+    pub hop2: Vec<NodeId>,
 }
 
 /// A circuit as a status display shows it.
@@ -104,7 +121,7 @@ pub struct Tunnel {
     plane: Arc<Plane>,
     options: TunnelOptions,
     view: watch::Receiver<Arc<MeshView>>,
-    guard: watch::Receiver<Option<NodeId>>,
+    first: watch::Receiver<Option<FirstHops>>,
     entropy: Mutex<Entropy>,
     standing: Mutex<Vec<Arc<Standing>>>,
     skipped: Mutex<BTreeMap<NodeId, Instant>>,
@@ -156,19 +173,19 @@ enum Attempt {
 }
 
 impl Tunnel {
-    /// A tunnel whose circuits begin at the guard, over the mesh as `view` shows it.
+    /// A tunnel whose circuits begin as `first` says, over the mesh as `view` shows it.
     pub fn new(
         plane: Arc<Plane>,
         options: TunnelOptions,
         view: watch::Receiver<Arc<MeshView>>,
-        guard: watch::Receiver<Option<NodeId>>,
+        first: watch::Receiver<Option<FirstHops>>,
         entropy: Entropy,
     ) -> Arc<Self> {
         Arc::new(Self {
             plane,
             options,
             view,
-            guard,
+            first,
             entropy: Mutex::new(entropy),
             standing: Mutex::default(),
             skipped: Mutex::default(),
@@ -186,6 +203,7 @@ impl Tunnel {
     }
 
     async fn open_somewhere(&self, target: &Target, isolation: &Isolation, first_data: Bytes) -> Result<TunnelStream, OpenError> {
+        self.wait_for_first_hops().await;
         let mut again: Option<Vec<NodeId>> = None;
         let mut tried_again = false;
         let mut skipped_hops = Skipped::MayBeTried;
@@ -194,7 +212,8 @@ impl Tunnel {
             if let Some(pause) = pause(failures) {
                 tokio::time::sleep(pause).await;
             }
-            let standing = match again.take() {
+            // The map may have changed since it was drawn, or the guard.
+            let standing = match again.take().filter(|route| self.stands(route)) {
                 Some(route) => self.build(route, Some(isolation))?,
                 None => self.circuit_for(target, isolation, &mut skipped_hops)?,
             };
@@ -274,6 +293,16 @@ impl Tunnel {
         lock(&self.skipped).retain(|node, _| !route.contains(node));
     }
 
+    /// Whether a circuit could begin here and now over this route.
+    fn stands(&self, route: &[NodeId]) -> bool {
+        self.is_at_guard(route) && self.view.borrow().map.carries(route, unix_ms())
+    }
+
+    /// Whether a route begins at the guard that is in use.
+    fn is_at_guard(&self, route: &[NodeId]) -> bool {
+        self.first.borrow().as_ref().is_some_and(|first| route.first() == Some(&first.guard))
+    }
+
     /// A standing circuit of this isolation, else a spare one, else a new one.
     fn circuit_for(&self, target: &Target, isolation: &Isolation, skipped: &mut Skipped) -> Result<Arc<Standing>, OpenError> {
         let view = self.view.borrow().clone();
@@ -281,7 +310,9 @@ impl Tunnel {
         {
             let mut standing = lock(&self.standing);
             standing.retain(|circuit| !circuit.edge.is_over());
-            let usable = |circuit: &&Arc<Standing>| circuit.takes_streams(max_age) && may_allow(&view, circuit, target);
+            let usable = |circuit: &&Arc<Standing>| {
+                circuit.takes_streams(max_age) && self.is_at_guard(&circuit.route) && may_allow(&view, circuit, target)
+            };
             let own = |circuit: &&Arc<Standing>| lock(&circuit.isolation).as_ref() == Some(isolation);
             if let Some(circuit) = standing.iter().filter(usable).find(own) {
                 return Ok(Arc::clone(circuit));
@@ -300,16 +331,10 @@ impl Tunnel {
 
     fn draw_route(&self, view: &MeshView, target: &Target, skipped: &mut Skipped) -> Result<Vec<NodeId>, OpenError> {
         let mut exclude = self.skips();
+        let first = self.first.borrow().clone();
         loop {
-            let request = RouteRequest {
-                guard: *self.guard.borrow(),
-                hops: self.options.hops,
-                protocol: StreamProtocol::Tcp,
-                target,
-                exclude: &exclude,
-                now_ms: unix_ms(),
-            };
-            match navigator::route(&view.map, &request, &mut lock(&self.entropy)) {
+            let drawn = self.request(first.as_ref(), self.options.hops, target, &exclude);
+            match drawn.and_then(|request| navigator::route(&view.map, &request, &mut lock(&self.entropy))) {
                 Ok(route) => return Ok(route),
                 Err(why) if exclude.is_empty() => {
                     tracing::debug!(%why, "no route");
@@ -328,6 +353,55 @@ impl Tunnel {
         }
     }
 
+    fn request<'a>(
+        &self,
+        first: Option<&'a FirstHops>,
+        hops: usize,
+        target: &'a Target,
+        exclude: &'a BTreeSet<NodeId>,
+    ) -> Result<RouteRequest<'a>, NoRoute> {
+        let first = first.ok_or(NoRoute::NoGuard)?;
+        if self.lacks_pin(first, hops) {
+            return Err(NoRoute::Hop2 { hops, candidates: 0, usable: 0 });
+        }
+        Ok(RouteRequest {
+            guard: Some(first.guard),
+            hop2: if self.options.pin_hop2 { &first.hop2 } else { &[] },
+            hops,
+            diversity: self.options.diversity,
+            protocol: StreamProtocol::Tcp,
+            target,
+            exclude,
+            now_ms: unix_ms(),
+        })
+    }
+
+    /// Waits until there is a guard and what is pinned with it, at most a moment: after a start both come together with the map.
+    async fn wait_for_first_hops(&self) {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let mut first = self.first.clone();
+        let complete = first.wait_for(|first| first.as_ref().is_some_and(|first| !self.lacks_pin(first, self.options.hops)));
+        // What is still missing then is said by who draws the route.
+        let _ = tokio::time::timeout(PATIENCE, complete).await;
+    }
+
+    /// A hop 2 that is free for each circuit would tell the guard's name to who sees many of them (spec 08): no candidate, no route.
+    fn lacks_pin(&self, first: &FirstHops, hops: usize) -> bool {
+        self.options.pin_hop2 && hops >= 3 && first.hop2.is_empty()
+    }
+
+    /// Draws a route of `hops` nodes, by default as many as its own have, and says for each hop how many nodes could stand there,
+    /// given those before it. Nothing is built over it.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn sample(&self, hops: Option<usize>, target: &Target, exclude: &BTreeSet<NodeId>) -> Result<RouteSample, NoRoute> {
+        let view = self.view.borrow().clone();
+        let first = self.first.borrow().clone();
+        let request = self.request(first.as_ref(), hops.unwrap_or(self.options.hops), target, exclude)?;
+        navigator::sample(&view.map, &request, &mut lock(&self.entropy))
+    }
+
     fn skips(&self) -> BTreeSet<NodeId> {
         let mut skipped = lock(&self.skipped);
         let now = Instant::now();
@@ -341,6 +415,10 @@ impl Tunnel {
             return Err(OpenError::Resource);
         }
         let view = self.view.borrow().clone();
+        // Over links of the map alone, as it is now (spec 08, 2).
+        if !self.stands(&route) {
+            return Err(OpenError::NoRoute);
+        }
         let key = |node: &NodeId| view.nodes.get(node).map(|node| node.circuit_key.clone());
         let hops: Option<Vec<_>> = route.iter().map(|node| Some(RouteHop { node: *node, key: key(node)? })).collect();
         let hops = hops.ok_or(OpenError::NoRoute)?;
@@ -382,12 +460,14 @@ impl Tunnel {
     /// Keeps spare circuits, ends old ones. Runs as long as the client.
     pub async fn run(self: Arc<Self>) {
         let mut view = self.view.clone();
+        let mut first = self.first.clone();
         loop {
             let pause = tokio::time::sleep(Duration::from_secs(1));
             tokio::select! {
                 () = self.spare_wanted.notified() => {}
                 () = pause => {}
                 changed = view.changed() => if changed.is_err() { return },
+                changed = first.changed() => if changed.is_err() { return },
             }
             self.end_old();
             self.build_spares().await;
@@ -397,7 +477,9 @@ impl Tunnel {
     fn end_old(&self) {
         let max_age = self.plane.params.circuit_max_age;
         let mut standing = lock(&self.standing);
-        let old = |circuit: &Arc<Standing>| !circuit.takes_streams(max_age) && circuit.edge.streams() == 0;
+        // At the next guard circuits are built anew, the spare ones too; those that carry something may finish.
+        let takes_streams = |circuit: &Standing| circuit.takes_streams(max_age) && self.is_at_guard(&circuit.route);
+        let old = |circuit: &Arc<Standing>| !takes_streams(circuit) && circuit.edge.streams() == 0;
         standing.iter().filter(|circuit| old(circuit)).for_each(|circuit| circuit.edge.end(true));
         standing.retain(|circuit| !circuit.edge.is_over());
     }
@@ -464,9 +546,14 @@ async fn died(progress: &mut watch::Receiver<Progress>) -> Attempt {
     }
 }
 
+/// Whether a standing circuit may take a stream to this target: its exit allows it and is still trusted, none of its hops has been
+/// caught at signing two truths.
 fn may_allow(view: &MeshView, circuit: &Standing, target: &Target) -> bool {
-    let exit = circuit.route.last().and_then(|exit| view.nodes.get(exit)).and_then(|exit| exit.exit_policy.as_ref());
-    exit.is_some_and(|policy| policy.may_allow(StreamProtocol::Tcp, target.host.ip(), target.port))
+    let Some(exit) = circuit.route.last() else { return false };
+    let policy = view.nodes.get(exit).and_then(|exit| exit.exit_policy.as_ref());
+    policy.is_some_and(|policy| policy.may_allow(StreamProtocol::Tcp, target.host.ip(), target.port))
+        && view.map.trust(exit) == Some(Trust::Trusted)
+        && !circuit.route.iter().any(|node| view.map.trust(node) == Some(Trust::Distrusted))
 }
 
 fn no_route(why: &NoRoute) -> OpenError {

@@ -8,7 +8,8 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use port17_proto::bottle::Seq;
+use port17_proto::bottle::{Seq, UnverifiedBottle, VerifiedBottle};
+use port17_proto::bottlerack::Trust;
 use port17_proto::crypto::Entropy;
 use port17_proto::identity::LinkKey;
 use port17_proto::ids::NodeId;
@@ -16,6 +17,7 @@ use port17_proto::lane::frame::{FrameBuf, Header};
 use port17_proto::lane::queue::{LaneEnd, QueueError};
 use port17_proto::lane::reader::{Admission, Command, Port};
 use port17_proto::node::Node;
+use port17_proto::node::guard::GuardSet;
 use port17_proto::node::io::{DialId, Input, LaneId, LaneLoss, Output, Peer, ShownKey};
 use port17_proto::node::status::NodeStatus;
 use port17_proto::params::Rate;
@@ -25,14 +27,21 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::answers::{QUESTIONS, Question, mesh_map};
 use super::lanes::{Dial, DialKey, LaneAttempt};
+use super::membership::Membership;
+use super::reload::Reloading;
 use super::{throw_away, time};
+use crate::bootstrap::Fetched;
 use crate::bottles::{BottleDirectory, BottleFile};
+use crate::client::tunnel::FirstHops;
+use crate::config::Config;
+use crate::control::{NodeName, Refusal, RefusalCode, Reloaded};
 use crate::exit::Exit;
 use crate::keystore::SeqFile;
 use crate::lane::{self, Lane, lock};
 use crate::mesh_view::MeshView;
-use crate::plane::{Carrying, Plane};
+use crate::plane::{Carrying, Plane, unix_ms};
 use crate::system;
 
 /// The files of a daemon.
@@ -40,6 +49,15 @@ pub(super) struct Files {
     pub(super) bottles: BottleDirectory,
     pub(super) seq: Option<SeqFile>,
     pub(super) id: Option<NodeId>,
+}
+
+/// Where a daemon's lists and settings come from.
+pub(super) struct Sources {
+    /// None: Bottles come from a directory.
+    pub(super) membership: Option<Membership>,
+    pub(super) reloading: Reloading,
+    /// What it was started with.
+    pub(super) config: Config,
 }
 
 /// What status displays are made of.
@@ -50,9 +68,16 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// A node's name, where its Bottle is known.
-    pub(super) fn portname(&self, node: &NodeId) -> Option<String> {
-        self.view.as_ref()?.nodes.get(node).map(|node| node.portname.to_string())
+    /// A node with its PortName, where its Bottle is known.
+    pub(super) fn name(&self, node: &NodeId) -> NodeName {
+        let known = self.view.as_ref().and_then(|view| view.nodes.get(node));
+        NodeName { node_id: node.to_string(), portname: known.map(|node| node.portname.to_string()) }
+    }
+
+    /// The node of a PortName.
+    pub(super) fn node_of(&self, portname: &str) -> Option<NodeId> {
+        let nodes = &self.view.as_ref()?.nodes;
+        nodes.iter().find(|(_, node)| node.portname.to_string() == portname).map(|(id, _)| *id)
     }
 }
 
@@ -62,12 +87,14 @@ pub(super) struct Driver {
     inputs: mpsc::Sender<Input>,
     engine: mpsc::Receiver<Input>,
     attempts: (mpsc::Sender<LaneAttempt>, mpsc::Receiver<LaneAttempt>),
+    questions: (mpsc::Sender<Question>, mpsc::Receiver<Question>),
     link_key: Arc<LinkKey>,
     entropy: Entropy,
     files: Files,
+    sources: Sources,
     report: Arc<Mutex<Report>>,
     view: watch::Sender<Arc<MeshView>>,
-    guard: watch::Sender<Option<NodeId>>,
+    first: watch::Sender<Option<FirstHops>>,
     exit: Option<Arc<Exit>>,
     listening: Vec<SocketAddr>,
     lanes: HashMap<LaneId, Held>,
@@ -76,6 +103,8 @@ pub(super) struct Driver {
     seen: BTreeMap<PathBuf, Result<Vec<u8>, String>>,
     /// The file whose Bottle is being taken.
     reading: Option<PathBuf>,
+    /// A node's own Bottle, once one is out; the Bottlerack has those of others.
+    own_bottle: Option<VerifiedBottle>,
     next_lane: u64,
     stopped: bool,
 }
@@ -99,6 +128,7 @@ impl Driver {
         link_key: LinkKey,
         entropy: Entropy,
         files: Files,
+        sources: Sources,
         report: Arc<Mutex<Report>>,
         view: watch::Sender<Arc<MeshView>>,
     ) -> Self {
@@ -108,18 +138,21 @@ impl Driver {
             inputs,
             engine,
             attempts: mpsc::channel(ATTEMPTS),
+            questions: mpsc::channel(QUESTIONS),
             link_key: Arc::new(link_key),
             entropy,
             files,
+            sources,
             report,
             view,
-            guard: watch::channel(None).0,
+            first: watch::channel(None).0,
             exit: None,
             listening: Vec::new(),
             lanes: HashMap::new(),
             dials: HashMap::new(),
             seen: BTreeMap::new(),
             reading: None,
+            own_bottle: None,
             next_lane: 0,
             stopped: false,
         }
@@ -130,9 +163,14 @@ impl Driver {
         self.attempts.0.clone()
     }
 
-    /// The client's guard, once it is chosen.
-    pub(super) fn guard(&self) -> watch::Receiver<Option<NodeId>> {
-        self.guard.subscribe()
+    /// Where the client's circuits begin, once that is chosen.
+    pub(super) fn first_hops(&self) -> watch::Receiver<Option<FirstHops>> {
+        self.first.subscribe()
+    }
+
+    /// Where the control API asks.
+    pub(super) fn questions(&self) -> mpsc::Sender<Question> {
+        self.questions.0.clone()
     }
 
     /// Keeps the exit's picture of the mesh up to date.
@@ -160,6 +198,19 @@ impl Driver {
                     Some(input) => input,
                     None => continue,
                 },
+                Some(question) = self.questions.1.recv() => {
+                    self.answer(question);
+                    Input::Tick
+                }
+                fetched = next_list(&mut self.sources.membership) => {
+                    tracing::debug!(source = %fetched.source, "a list for the engine");
+                    Input::List(fetched.bytes)
+                }
+                () = self.sources.reloading.asked() => {
+                    // Whoever sent the signal reads the log.
+                    let _ = self.reload();
+                    Input::Tick
+                }
                 _ = second.tick() => {
                     self.every_second();
                     Input::Tick
@@ -172,7 +223,18 @@ impl Driver {
             self.node.handle(input, time(self.plane.clock));
             deadline = self.drain();
         }
+        self.end().await;
+    }
+
+    /// Waits for the lanes' good-byes, and writes what the store has not taken yet.
+    async fn end(mut self) {
+        let membership = self.sources.membership.take();
         self.end_lanes().await;
+        let Some(membership) = membership else { return };
+        let closed = tokio::task::spawn_blocking(|| membership.close()).await;
+        if let Ok(report) = closed {
+            tracing::debug!(records = report.records, waiting = report.waiting, "the store is closed");
+        }
     }
 
     fn instant(&self, mono: Duration) -> Instant {
@@ -211,6 +273,11 @@ impl Driver {
             match self.node.poll() {
                 Output::Wait { until, .. } => break until,
                 Output::BottlerackChanged(_) => changed = true,
+                // Who is trusted may have changed with it.
+                output @ Output::ListAccepted { .. } => {
+                    changed = true;
+                    self.carry_out(output);
+                }
                 output => self.carry_out(output),
             }
         };
@@ -235,6 +302,11 @@ impl Driver {
                     held.lane.close();
                 }
             }
+            Output::HearLane { lane } => {
+                if let Some(held) = self.lanes.get(&lane) {
+                    held.lane.command(Command::Hear);
+                }
+            }
             Output::AdmitLane { lane, peer, slot: _, dialled: _, circuits } => self.admit(lane, peer, circuits),
             Output::LinkUp { peer, lanes } => {
                 self.tell_link(peer, true);
@@ -253,12 +325,25 @@ impl Driver {
             }
             Output::StoreSeq(seq) => self.store_seq(seq),
             Output::PublishBottle { seq: _, bytes } => self.publish(&bytes),
-            Output::Save(..) | Output::Forget(_) => {}
+            Output::Save(key, bytes) => {
+                if let Some(membership) = &self.sources.membership {
+                    membership.store().save(key, bytes);
+                }
+            }
+            Output::Forget(key) => {
+                if let Some(membership) = &self.sources.membership {
+                    membership.store().forget(key);
+                }
+            }
             Output::NewCircuitKey(key) => self.plane.hold_key(key),
             Output::EraseCircuitKey(key) => self.plane.erase_key(key),
-            Output::Guard(guard) => {
-                self.guard.send_replace(Some(guard));
+            Output::Guards(GuardSet { guards, active }) => {
+                let pinned = guards.into_iter().find(|guard| guard.node == active);
+                let hop2 = pinned.map(|guard| guard.hop2).unwrap_or_default();
+                self.first.send_replace(Some(FirstHops { guard: active, hop2 }));
             }
+            Output::ListAccepted { seq } => self.list_accepted(seq),
+            Output::ListRefused(why) => tracing::warn!(why, "a signed list was refused"),
             // spec 10, 1: a file that fails is named.
             Output::Counted(what) => match &self.reading {
                 Some(file) => tracing::warn!(file = %file.display(), why = what.name(), "no use for a Bottle"),
@@ -353,8 +438,11 @@ impl Driver {
         });
     }
 
-    fn publish(&self, bytes: &[u8]) {
+    fn publish(&mut self, bytes: &[u8]) {
         let Some(id) = self.files.id else { return };
+        let rules = self.plane.params.bottle_rules();
+        // The engine has just signed it.
+        self.own_bottle = UnverifiedBottle::parse(bytes).and_then(|bottle| bottle.verify(unix_ms(), &rules)).ok();
         if let Err(error) = self.files.bottles.write(&id, bytes) {
             let directory = self.files.bottles.path().display();
             tracing::error!(%error, %directory, "the own Bottle cannot be written: others do not see what has changed");
@@ -370,14 +458,57 @@ impl Driver {
         });
     }
 
+    /// Who asked and has left is not told.
+    fn answer(&mut self, question: Question) {
+        match question {
+            Question::Map(asker) => {
+                let _ = asker.send(mesh_map(self.bottles(), self.own_bottle.as_ref()));
+            }
+            Question::Reload(asker) => {
+                let _ = asker.send(self.reload());
+            }
+        }
+    }
+
+    /// Looks again at what the daemon was configured with. A file that is wrong changes nothing at all.
+    fn reload(&mut self) -> Result<Reloaded, Refusal> {
+        let reloaded = self.sources.reload();
+        match &reloaded {
+            Ok(Reloaded { changed, needs_restart }) => {
+                tracing::info!(changed = %changed.join("; "), needs_restart = %needs_restart.join(", "), "reloaded");
+                self.rescan();
+            }
+            Err(refusal) => tracing::error!(error = %refusal, "not reloaded: all stays as it was"),
+        }
+        reloaded
+    }
+
     fn every_second(&mut self) {
         self.plane.sweep();
+        self.note_list();
         self.rescan();
         self.renew_guard();
     }
 
-    /// Looks for Bottles that are new or changed in the directory.
+    fn note_list(&self) {
+        if let Some(membership) = &self.sources.membership {
+            membership.note_list(&self.node);
+        }
+    }
+
+    fn list_accepted(&self, seq: u64) {
+        tracing::info!(seq, nodes = self.node.listed().len(), "a signed list is in force");
+        self.note_list();
+        if *self.node.params() != self.plane.params {
+            tracing::info!("the list has other parameters: circuits and memory go by them from the next start");
+        }
+    }
+
+    /// Looks for Bottles that are new or changed in the directory. In a network they come over links alone.
     fn rescan(&mut self) {
+        if self.sources.membership.is_some() {
+            return;
+        }
         let files = match self.files.bottles.read_all() {
             Ok(files) => files,
             Err(error) => {
@@ -408,11 +539,15 @@ impl Driver {
         }
     }
 
+    /// The Bottles of others, with the trust in them.
+    fn bottles(&self) -> Vec<(&VerifiedBottle, Trust)> {
+        let trusted = |bottle: &VerifiedBottle| self.node.trust(&bottle.node_id());
+        self.node.bottlerack().iter().map(|stored| (&stored.bottle, trusted(&stored.bottle))).collect()
+    }
+
     fn renew_view(&mut self) {
         let margin_ms = u64::try_from(self.plane.params.circuit_key_margin.as_millis()).unwrap_or(u64::MAX);
-        let rack = self.node.bottlerack();
-        let bottles: Vec<_> = rack.iter().map(|stored| &stored.bottle).collect();
-        let view = Arc::new(MeshView::build(&bottles, margin_ms));
+        let view = Arc::new(MeshView::build(&self.bottles(), margin_ms));
         lock(&self.report).view = Some(Arc::clone(&view));
         self.view.send_replace(view);
         self.renew_guard();
@@ -458,4 +593,21 @@ fn control_frame(bytes: &[u8], flags: u8) -> Option<FrameBuf> {
     frame.bytes_mut()[HEADER_BYTES..].copy_from_slice(&body);
     frame.set_header(Header { flags, ..Header::new(port17_proto::ids::CircuitId(0), Code::Control) });
     Some(frame)
+}
+
+impl Sources {
+    fn reload(&mut self) -> Result<Reloaded, Refusal> {
+        let refused = |why| Refusal::new(RefusalCode::Configuration, why);
+        let needs_restart = self.reloading.changed_keys(&self.config).map_err(refused)?;
+        let changed = self.membership.as_mut().map(Membership::reload).transpose().map_err(refused)?;
+        Ok(Reloaded { changed: changed.unwrap_or_default(), needs_restart })
+    }
+}
+
+/// Without a network there is none, ever.
+async fn next_list(membership: &mut Option<Membership>) -> Fetched {
+    match membership {
+        Some(membership) => membership.next_list().await,
+        None => std::future::pending().await,
+    }
 }

@@ -38,17 +38,27 @@ const UNSENT_BYTES: u32 = 128 * 1024;
 pub(super) struct Listener {
     listener: TcpListener,
     address: SocketAddr,
+}
+
+/// What holds on all ports of a daemon until a handshake is done.
+#[derive(Clone)]
+pub(super) struct Reception {
     rates: Arc<Rates>,
     handshake_timeout: Duration,
 }
 
+impl Reception {
+    pub(super) fn new(params: &Params) -> Self {
+        Self { rates: Arc::new(Rates::new(params.handshakes_per_address)), handshake_timeout: params.handshake_timeout }
+    }
+}
+
 impl Listener {
-    pub(super) fn bind_all(addresses: &[SocketAddr], params: &Params) -> Result<Vec<Self>, DaemonError> {
-        let rates = Arc::new(Rates::new(params.handshakes_per_address));
+    pub(super) fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<Self>, DaemonError> {
         let bind = |address: &SocketAddr| {
             let listener = bind(*address).map_err(|error| DaemonError::Listen { address: *address, error })?;
             let address = listener.local_addr()?;
-            Ok(Self { listener, address, rates: Arc::clone(&rates), handshake_timeout: params.handshake_timeout })
+            Ok(Self { listener, address })
         };
         addresses.iter().map(bind).collect()
     }
@@ -57,7 +67,7 @@ impl Listener {
         self.address
     }
 
-    pub(super) async fn run(self, tls: Arc<ServerConfig>, lanes: mpsc::Sender<LaneAttempt>) {
+    pub(super) async fn run(self, reception: Reception, tls: Arc<ServerConfig>, lanes: mpsc::Sender<LaneAttempt>) {
         let places = Arc::new(Semaphore::new(HANDSHAKES));
         loop {
             // A place first: while there is none, the kernel's backlog waits.
@@ -70,10 +80,10 @@ impl Listener {
                     continue;
                 }
             };
-            if !self.rates.allows(remote.ip()) {
+            if !reception.rates.allows(remote.ip()) {
                 continue;
             }
-            let (tls, lanes, patience) = (Arc::clone(&tls), lanes.clone(), self.handshake_timeout);
+            let (tls, lanes, patience) = (Arc::clone(&tls), lanes.clone(), reception.handshake_timeout);
             tokio::spawn(async move {
                 prepare(&stream);
                 if let Ok(Ok(connection)) = timeout(patience, tls::accept(stream, tls)).await {

@@ -1,7 +1,10 @@
 //! The daemon: a node or a client, as tasks around the core.
 
+mod answers;
 mod driver;
 mod lanes;
+mod membership;
+mod reload;
 
 use std::future::Future;
 use std::io;
@@ -17,7 +20,7 @@ use port17_proto::lane::credit::Pool;
 use port17_proto::limits::ENGINE_INPUTS;
 use port17_proto::node::Node;
 use port17_proto::node::config::{ClientSetup, Config as EngineConfig, NodeSetup, Role};
-use port17_proto::params::Params;
+use port17_proto::params::{Params, SetName};
 use port17_proto::policy::{ExitGuard, ExitPolicy, Pattern};
 use port17_proto::timers::Time;
 use port17_proto::wire::registry::LaneType;
@@ -25,19 +28,24 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use self::driver::{Driver, Files, Report};
-use self::lanes::Listener;
+use self::answers::{Answers, ClientAnswers};
+use self::driver::{Driver, Files, Report, Sources};
+use self::lanes::{Listener, Reception};
+use self::membership::{Joining, Membership};
+pub use self::reload::Reloading;
 use crate::bottles::BottleDirectory;
 use crate::client::listener::{Entrance, ListenError, ProxyListener};
 use crate::client::tunnel::{Tunnel, TunnelOptions};
 use crate::config::{Config, ExitConfig, ParameterSet};
-use crate::control::{self, CircuitStatus, ControlError, ControlSocket, LinkStatus, Status};
+use crate::control::{ControlError, ControlSocket};
 use crate::exit::{Exit, ExitOpener};
 use crate::keystore::{Keystore, KeystoreError, SeqFile, StateLock, system_entropy};
-use crate::lane::{Clock, lock, tls};
+use crate::lane::{Clock, tls};
 use crate::mesh_view::MeshView;
+use crate::network_file::NetworkFileError;
 use crate::plane::{Plane, unix_ms};
 use crate::portmaster::Portmaster;
+use crate::store::StoreError;
 use crate::system;
 
 /// Why a daemon could not start or had to end.
@@ -71,6 +79,12 @@ pub enum DaemonError {
         /// What is wrong.
         error: io::Error,
     },
+    /// The network file.
+    #[error(transparent)]
+    Network(#[from] NetworkFileError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// TLS does not take the link key.
     #[error("the link key cannot be used: {0}")]
     Tls(#[from] tls::HandshakeError),
@@ -92,16 +106,26 @@ fn listen_advice(error: &io::Error) -> &'static str {
 ///
 /// # Errors
 /// When it cannot start or has to end.
-pub async fn run_node(config: Config, stop: impl Future<Output = ()> + Send) -> Result<(), DaemonError> {
+pub async fn run_node(config: Config, reloading: Reloading, stop: impl Future<Output = ()> + Send) -> Result<(), DaemonError> {
     let params = parameters(&config);
-    run_node_under(params, config, stop).await
+    node(params, config, reloading, stop).await
 }
 
-/// [`run_node`] under parameters that are not one of the named sets: a test's own, with times as short as it needs.
+/// [`run_node`] under parameters that are not one of the named sets: a test's own, with times as short as it needs. In a network
+/// those of its file hold.
 ///
 /// # Errors
 /// When it cannot start or has to end.
 pub async fn run_node_under(params: Params, config: Config, stop: impl Future<Output = ()> + Send) -> Result<(), DaemonError> {
+    node(params, config, Reloading::never(), stop).await
+}
+
+async fn node(
+    params: Params,
+    config: Config,
+    reloading: Reloading,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), DaemonError> {
     let _lock = StateLock::acquire(&config.state)?;
     let mut entropy = system_entropy()?;
     let keystore = Keystore::create(&config.identity.dir)?;
@@ -109,17 +133,10 @@ pub async fn run_node_under(params: Params, config: Config, stop: impl Future<Ou
     let link_key = keystore.link_key_or_new(&mut entropy, Plane::unix_seconds())?;
     let seq_file = SeqFile::new(&config.state);
     let id = identity.node_id();
-
-    let exit = config.exit.as_ref().map(|exit| make_exit(exit, &params)).transpose()?;
-    let opener = exit.clone().map(|exit| Arc::new(ExitOpener(exit)) as Arc<dyn crate::edge::Opener>);
-    let (inputs, engine) = mpsc::channel(ENGINE_INPUTS);
-    let (rotation, lifetime) = (params.circuit_key_interval.as_secs(), params.circuit_key_lifetime.as_secs());
-    let keyring = CircuitKeyring::new(KemBackend::AwsLc, rotation, lifetime);
-    let plane = Plane::new(Some(id), params.clone(), pool(&params), keyring, opener, inputs.clone());
-    plane.start_workers(&Handle::current(), &mut entropy)?;
+    let joining = Joining::read(&config)?;
 
     let tls = tls::server_config(link_key.key())?;
-    let listeners = Listener::bind_all(&config.node.listen, &params)?;
+    let listeners = Listener::bind_all(&config.node.listen)?;
     let listening: Vec<_> = listeners.iter().map(Listener::address).collect();
     let setup = NodeSetup {
         exit_policy: config.exit.as_ref().map(policy).transpose()?,
@@ -138,34 +155,42 @@ pub async fn run_node_under(params: Params, config: Config, stop: impl Future<Ou
         stored_seq: seq_file.load()?.map(Seq),
         identity,
     };
-    let engine_config = EngineConfig {
-        role: Role::Node(Box::new(setup)),
-        params: params.clone(),
-        network: None,
-        stored: Vec::new(),
-        entropy: entropy.fork(),
-    };
-    let node = start_engine(engine_config, plane.clock)?;
+    let mut tasks = JoinSet::new();
+    let clock = Clock::start();
+    let (node, membership) = start_engine(Role::Node(Box::new(setup)), params, joining, &mut entropy, clock, &mut tasks)?;
+    // Those of the stored list, if there is one.
+    let params = node.params().clone();
+
+    let exit = config.exit.as_ref().map(|exit| make_exit(exit, &params)).transpose()?;
+    let opener = exit.clone().map(|exit| Arc::new(ExitOpener(exit)) as Arc<dyn crate::edge::Opener>);
+    let (inputs, engine) = mpsc::channel(ENGINE_INPUTS);
+    let (rotation, lifetime) = (params.circuit_key_interval.as_secs(), params.circuit_key_lifetime.as_secs());
+    let keyring = CircuitKeyring::new(KemBackend::AwsLc, rotation, lifetime);
+    let plane = Plane::new(clock, Some(id), params.clone(), pool(&params), keyring, opener, inputs.clone());
+    plane.start_workers(&Handle::current(), &mut entropy)?;
+
     let view = watch::channel(Arc::new(MeshView::default())).0;
     let report = Arc::new(Mutex::new(Report::default()));
     let files = Files { bottles: bottle_directory(&config)?, seq: Some(seq_file), id: Some(id) };
     let control = ControlSocket::bind(&config.control).await?;
+    let label = config.label.as_ref().map(|label| label.as_str().to_owned());
+    let (network, set) = in_words(membership.as_ref(), &params);
+    let member = membership.as_ref().map(Membership::view);
 
-    let mut tasks = JoinSet::new();
-    let mut driver = Driver::new(node, Arc::clone(&plane), (inputs, engine), link_key, entropy, files, Arc::clone(&report), view);
     // Behind address translation the advertised addresses are not among the machine's own.
     let here = listening.iter().copied().chain(config.node.addresses.iter().copied()).collect();
+    let sources = Sources { membership, reloading, config };
+    let mut driver =
+        Driver::new(node, Arc::clone(&plane), (inputs, engine), link_key, entropy, files, sources, Arc::clone(&report), view);
     driver.guard_exit(exit, here);
+    let reception = Reception::new(&params);
     for listener in listeners {
-        tasks.spawn(listener.run(Arc::clone(&tls), driver.lanes()));
+        tasks.spawn(listener.run(reception.clone(), Arc::clone(&tls), driver.lanes()));
     }
-    let status = {
-        let (plane, report) = (Arc::clone(&plane), Arc::clone(&report));
-        move || node_status(&plane, &lock(&report))
-    };
-    tasks.spawn(control.serve(Arc::new(status)));
+    let answers = Answers { plane: Arc::clone(&plane), report, questions: driver.questions(), label, member, client: None };
+    tasks.spawn(control.serve(Arc::new(answers)));
     for address in &listening {
-        tracing::info!(%address, node = %id, "node listens");
+        tracing::info!(%address, node = %id, network, parameters = set, "node listens");
     }
     driver.run(stop).await;
     plane.stop();
@@ -177,65 +202,87 @@ pub async fn run_node_under(params: Params, config: Config, stop: impl Future<Ou
 ///
 /// # Errors
 /// When it cannot start or has to end.
-pub async fn run_client(config: Config, stop: impl Future<Output = ()> + Send) -> Result<(), DaemonError> {
+pub async fn run_client(config: Config, reloading: Reloading, stop: impl Future<Output = ()> + Send) -> Result<(), DaemonError> {
     let params = parameters(&config);
-    run_client_under(params, config, stop).await
+    client(params, config, reloading, stop).await
 }
 
-/// [`run_client`] under parameters that are not one of the named sets.
+/// [`run_client`] under parameters that are not one of the named sets; in a network those of its file hold.
 ///
 /// # Errors
 /// When it cannot start or has to end.
 pub async fn run_client_under(params: Params, config: Config, stop: impl Future<Output = ()> + Send) -> Result<(), DaemonError> {
-    let hops = usize::from(config.client.hops);
-    let least = params.danger_min_hops.min(u32::from(config.client.danger_min_hops));
-    if u32::from(config.client.hops) < least {
-        let why = format!("hops = {hops} is fewer than {least}: only `danger_min_hops` allows that, and it protects nobody");
-        return Err(DaemonError::Configuration(why));
-    }
+    client(params, config, Reloading::never(), stop).await
+}
+
+async fn client(
+    params: Params,
+    config: Config,
+    reloading: Reloading,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), DaemonError> {
     let _lock = StateLock::acquire(&config.state)?;
     let mut entropy = system_entropy()?;
+    let joining = Joining::read(&config)?;
+    let mut tasks = JoinSet::new();
+    let clock = Clock::start();
+    let role = Role::Client(ClientSetup { guard: config.client.guard, hops: config.client.hops.map(u32::from) });
+    let (node, membership) = start_engine(role, params, joining, &mut entropy, clock, &mut tasks)?;
+    let params = node.params().clone();
+    let hops = hops(&config, &params)?;
     let (inputs, engine) = mpsc::channel(ENGINE_INPUTS);
     let keyring = CircuitKeyring::new(KemBackend::AwsLc, 1, 1);
-    let plane = Plane::new(None, params.clone(), pool(&params), keyring, None, inputs.clone());
+    let plane = Plane::new(clock, None, params.clone(), pool(&params), keyring, None, inputs.clone());
 
-    let setup = ClientSetup { guard: config.client.guard };
-    let engine_config = EngineConfig {
-        role: Role::Client(setup),
-        params: params.clone(),
-        network: None,
-        stored: Vec::new(),
-        entropy: entropy.fork(),
-    };
-    let node = start_engine(engine_config, plane.clock)?;
     let (view, view_seen) = watch::channel(Arc::new(MeshView::default()));
     let report = Arc::new(Mutex::new(Report::default()));
     let files = Files { bottles: bottle_directory(&config)?, seq: None, id: None };
     let spares = usize::try_from(params.spare_circuits).unwrap_or(0);
+    let control = ControlSocket::bind(&config.control).await?;
+    let label = config.label.as_ref().map(|label| label.as_str().to_owned());
+    let (network, set) = in_words(membership.as_ref(), &params);
+    let member = membership.as_ref().map(Membership::view);
+    let address = config.client.proxy;
+
     // A client's own link key is never shown: each connection has a throw-away one.
     let link_key = LinkKey::generate(0, &mut entropy);
+    let forked = entropy.fork();
+    let sources = Sources { membership, reloading, config };
     let driver =
-        Driver::new(node, Arc::clone(&plane), (inputs, engine), link_key, entropy.fork(), files, Arc::clone(&report), view);
-    let tunnel = Tunnel::new(Arc::clone(&plane), TunnelOptions { hops, spares }, view_seen, driver.guard(), entropy.fork());
+        Driver::new(node, Arc::clone(&plane), (inputs, engine), link_key, forked, files, sources, Arc::clone(&report), view);
+    let options = TunnelOptions { hops, spares, diversity: params.diversity, pin_hop2: params.pin_hop2 };
+    let tunnel = Tunnel::new(Arc::clone(&plane), options, view_seen, driver.first_hops(), entropy.fork());
 
-    let control = ControlSocket::bind(&config.control).await?;
     let entrance = Arc::new(Entrance::new(Arc::clone(&tunnel), Portmaster::new()));
-    let address = config.client.proxy;
     let proxy = ProxyListener::bind(address, entrance).await?;
     let socks = proxy.local_address();
-    let mut tasks = JoinSet::new();
     tasks.spawn(async move { proxy.run().await });
     tasks.spawn(Arc::clone(&tunnel).run());
-    let status = {
-        let (plane, report) = (Arc::clone(&plane), Arc::clone(&report));
-        move || client_status(&plane, &tunnel, &lock(&report), socks)
-    };
-    tasks.spawn(control.serve(Arc::new(status)));
-    tracing::info!(address = %socks, "proxy listens: SOCKS5, SOCKS4a, HTTP");
+    let client = Some(ClientAnswers { tunnel, socks });
+    let answers = Answers { plane: Arc::clone(&plane), report, questions: driver.questions(), label, member, client };
+    tasks.spawn(control.serve(Arc::new(answers)));
+    tracing::info!(address = %socks, network, parameters = set, "proxy listens: SOCKS5, SOCKS4a, HTTP");
     driver.run(stop).await;
     plane.stop();
     tasks.shutdown().await;
     Ok(())
+}
+
+/// Hops of a client's routes.
+fn hops(config: &Config, params: &Params) -> Result<usize, DaemonError> {
+    let hops = config.client.hops.map_or(params.hops, u32::from);
+    let least = params.danger_min_hops.max(u32::from(config.client.danger_min_hops));
+    if hops < least {
+        let why = format!("hops = {hops} is fewer than {least}: only `danger_min_hops` allows that, and it protects nobody");
+        return Err(DaemonError::Configuration(why));
+    }
+    Ok(usize::try_from(hops).unwrap_or(0))
+}
+
+/// For the first line of the log: the network's name, and the parameters' set where it is not the usual one.
+fn in_words(membership: Option<&Membership>, params: &Params) -> (Option<String>, Option<&'static str>) {
+    let set = Some(params.name).filter(|set| *set != SetName::Default);
+    (membership.map(|membership| membership.view().definition.name().to_owned()), set.map(SetName::as_str))
 }
 
 fn parameters(config: &Config) -> Params {
@@ -250,8 +297,25 @@ fn pool(params: &Params) -> Arc<Pool> {
     Pool::new(share.max(params.pool_min_bytes))
 }
 
-fn start_engine(config: EngineConfig, clock: Clock) -> Result<Node, DaemonError> {
-    Node::new(config, time(clock)).map_err(|error| DaemonError::Configuration(error.to_string()))
+/// Starts the engine with what the network's store has, and what serves its network. `params` hold without a network.
+fn start_engine(
+    role: Role,
+    params: Params,
+    mut joining: Option<Joining>,
+    entropy: &mut Entropy,
+    clock: Clock,
+    tasks: &mut JoinSet<()>,
+) -> Result<(Node, Option<Membership>), DaemonError> {
+    let config = EngineConfig {
+        role,
+        params: joining.as_ref().map_or(params, |joining| joining.params().clone()),
+        network: joining.as_ref().map(Joining::definition),
+        stored: joining.as_mut().map(Joining::take_stored).unwrap_or_default(),
+        entropy: entropy.fork(),
+    };
+    let node = Node::new(config, time(clock)).map_err(|error| DaemonError::Configuration(error.to_string()))?;
+    let membership = joining.map(|joining| joining.join(&node, entropy.fork(), tasks)).transpose()?;
+    Ok((node, membership))
 }
 
 fn time(clock: Clock) -> Time {
@@ -282,60 +346,6 @@ fn advertised(config: &Config, listening: &[SocketAddr]) -> Vec<Address> {
     let from = if named.is_empty() { listening } else { named };
     let real = from.iter().filter(|address| !address.ip().is_unspecified());
     real.map(|address| Address::new(*address, LaneType::TlsTcp)).collect()
-}
-
-fn links(report: &Report) -> Vec<LinkStatus> {
-    let Some(status) = &report.status else { return Vec::new() };
-    let link = |link: &port17_proto::node::status::LinkStatus| LinkStatus {
-        node_id: link.node.to_string(),
-        portname: report.portname(&link.node),
-        up: link.is_up,
-        lanes: u8::try_from(link.lanes.len()).unwrap_or(u8::MAX),
-        waiting_for: link.why.clone(),
-    };
-    status.links.iter().map(link).collect()
-}
-
-fn base_status(plane: &Plane, report: &Report, role: control::Role) -> Status {
-    let mut counts: std::collections::BTreeMap<_, _> =
-        plane.counts().into_iter().map(|(what, times)| (what.to_owned(), times)).collect();
-    counts.extend(report.status.iter().flat_map(|status| status.counts.iter().map(|(what, times)| ((*what).to_owned(), *times))));
-    Status {
-        role,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        node_id: None,
-        portname: None,
-        socks: None,
-        waiting_for: report.status.as_ref().map_or_else(|| Some("its start".to_owned()), |status| status.waits_for.clone()),
-        links: links(report),
-        circuits: plane.circuits() as u64,
-        standing: Vec::new(),
-        counts,
-    }
-}
-
-fn node_status(plane: &Plane, report: &Report) -> Status {
-    let status = report.status.as_ref();
-    Status {
-        node_id: status.and_then(|status| status.id).map(|id| id.to_string()),
-        portname: status.and_then(|status| status.portname.as_ref()).map(ToString::to_string),
-        ..base_status(plane, report, control::Role::Node)
-    }
-}
-
-fn client_status(plane: &Plane, tunnel: &Tunnel, report: &Report, socks: SocketAddr) -> Status {
-    let name = |node: &port17_proto::ids::NodeId| report.portname(node).unwrap_or_else(|| node.to_string());
-    let circuit = |circuit: crate::client::tunnel::CircuitView| CircuitStatus {
-        route: circuit.route.iter().map(name).collect(),
-        streams: circuit.streams,
-        age_s: circuit.age.as_secs(),
-        open: circuit.open,
-    };
-    Status {
-        socks: Some(socks),
-        standing: tunnel.circuits().into_iter().map(circuit).collect(),
-        ..base_status(plane, report, control::Role::Client)
-    }
 }
 
 /// A key of a client for one connection alone.

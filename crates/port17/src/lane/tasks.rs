@@ -168,7 +168,7 @@ impl<C: Carrier> Reading<C> {
                 return Ok(());
             }
             // What follows a HELLO may be a circuit's: the engine has to answer it first (spec 10).
-            while !self.reader.is_admitted() {
+            while !self.reader.hears() {
                 self.lane.0.reader.notified().await;
                 self.take_commands();
             }
@@ -241,6 +241,7 @@ impl<C: Carrier> Reading<C> {
         let messages =
             if urgent { RawMessage::from_urgent(bytes).map(|message| vec![message]) } else { self.messages.feed(bytes) };
         for message in messages.map_err(|_| "malformed control message")? {
+            self.reader.passed_on();
             self.carrier.event(&self.lane, LaneEvent::Control { urgent, message }).await;
         }
         Ok(())
@@ -257,7 +258,7 @@ fn frames(reader: &mut Reader<Lane>, now_ms: u64, bytes: &mut [u8]) -> Result<us
         return Err(NOT_WHOLE_FRAMES);
     }
     for (taken, frame) in whole.iter_mut().enumerate() {
-        if !reader.is_admitted() && reader.has_events() {
+        if !reader.hears() || (!reader.is_admitted() && reader.has_events()) {
             return Ok(taken * FRAME_BYTES);
         }
         reader.frame(frame, now_ms).map_err(name)?;

@@ -14,7 +14,7 @@ use port17_proto::identity::Identity;
 use port17_proto::ids::{CircuitId, NodeId};
 use port17_proto::lane::frame::{FrameBuf, Header, pairs_frame};
 use port17_proto::params::{Params, Rate};
-use port17_proto::wire::message::{LinkId, Message};
+use port17_proto::wire::message::{LinkId, Message, split_into_pieces, write_control_body};
 use port17_proto::wire::registry::{
     BODY_BYTES, Command, FRAME_BYTES, GoAwayReason, HEADER_BYTES, LaneType, Role, Scope, SetupStatus,
 };
@@ -294,6 +294,12 @@ impl Stranger {
 
     /// Writes the stranger's Bottle into the node's directory.
     fn publish(&self, link_key: &SigningKey) {
+        let directory = port17::bottles::BottleDirectory::new(&self.node().config.bottles);
+        directory.make().unwrap();
+        directory.write(&self.identity.node_id(), &self.bottle(link_key)).unwrap();
+    }
+
+    fn bottle(&self, link_key: &SigningKey) -> Vec<u8> {
         let now_ms = u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
         let content = BottleContent {
             identity: self.identity.public(),
@@ -318,11 +324,69 @@ impl Stranger {
             software: String::new(),
             unknown: std::collections::BTreeMap::new(),
         };
-        let bytes = content.sign(self.identity.key()).unwrap();
-        let directory = port17::bottles::BottleDirectory::new(&self.node().config.bottles);
-        directory.make().unwrap();
-        directory.write(&self.identity.node_id(), &bytes).unwrap();
+        content.sign(self.identity.key()).unwrap()
     }
+}
+
+/// A neighbour that the node knows by nothing but its NodeID, and its Bottle.
+fn unknown_neighbour() -> (Stranger, Vec<u8>) {
+    let identity = Identity::generate(&mut system_entropy().unwrap());
+    let params = Params { handshake_timeout: HANDSHAKE, ..quick() };
+    let mut mesh = Plan { params, exits: Vec::new(), strangers: vec![identity.node_id()], ..Plan::of(1) }.prepare();
+    mesh.nodes[0].start();
+    eventually("a Bottle", || mesh.nodes[0].bottle());
+    let stranger = Stranger { address: mesh.nodes[0].address(), identity, mesh };
+    let bottle = stranger.bottle(&Offer::right(9).key());
+    (stranger, bottle)
+}
+
+/// The frames of a message of the stream.
+fn streamed(message: &Message) -> Vec<FrameBuf> {
+    let pieces: Vec<Vec<u8>> = split_into_pieces(&message.encode()).map(<[u8]>::to_vec).collect();
+    let frame = |piece: Vec<u8>| {
+        let mut body = [0; BODY_BYTES];
+        write_control_body(&piece, &mut body).unwrap();
+        FrameBuf::with_body(Header::new(CircuitId(0), Command::Control), &body)
+    };
+    pieces.into_iter().map(frame).collect()
+}
+
+/// The first Bottle is heard whether it comes with HELLO or long behind it, and what follows it may be a circuit's.
+#[test]
+fn a_neighbour_with_a_key_that_is_not_known_is_known_by_its_first_bottle() {
+    for with_hello in [true, false] {
+        let (stranger, bottle) = unknown_neighbour();
+        let mut lane = Dialled::dial(stranger.node().address(), &Offer::right(9)).unwrap();
+        let hello = control(&hello(Role::Node, LinkId(rand())));
+        let first = streamed(&Message::Bottles { more: false, envelopes: vec![bottle] });
+        if with_hello {
+            let all: Vec<u8> = std::iter::once(&hello).chain(&first).flat_map(|frame| frame.bytes().to_vec()).collect();
+            lane.write(&all).unwrap();
+        } else {
+            lane.write(hello.bytes()).unwrap();
+            for frame in &first {
+                std::thread::sleep(Duration::from_millis(50));
+                lane.write(frame.bytes()).unwrap();
+            }
+        }
+        assert!(matches!(lane.message(), Message::Hello(answer) if answer.role == Role::Node));
+        // It is admitted: a cell of no circuit would have cost the lane before, a ping is answered now.
+        lane.send(&Message::Ping(17));
+        while lane.message() != Message::Pong(17) {}
+        stranger.node().wait("the link", |status| status.links.iter().any(|link| link.up));
+    }
+}
+
+#[test]
+fn a_circuit_before_the_first_bottle_closes_the_lane() {
+    let (stranger, _) = unknown_neighbour();
+    let mut lane = Dialled::dial(stranger.node().address(), &Offer::right(9)).unwrap();
+    lane.send(&hello(Role::Node, LinkId(rand())));
+    let from = Instant::now();
+    lane.write(FrameBuf::with_body(Header::new(CircuitId(1), Command::Setup), &[0; BODY_BYTES]).bytes()).unwrap();
+    let said: Vec<_> = std::iter::from_fn(|| lane.message_or_end().ok()).collect();
+    assert!(said.iter().all(|message| matches!(message, Message::GoAway(_))) && said.len() < 2, "{said:?}");
+    assert!(from.elapsed() < HANDSHAKE / 2, "closed by the timeout alone");
 }
 
 /// Spec 05, M1.

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod client;
+mod control;
 mod exit;
 mod lanes;
 mod mesh;
+mod network;
 mod origin;
 mod peer;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use port17::config::{Config, Places};
-use port17::control::{self, Status};
+use port17::control::{self, Reloaded, Status};
 use port17::daemon::{DaemonError, run_client_under, run_node_under};
 use port17::keystore::{Keystore, system_entropy};
 use port17_proto::ids::NodeId;
@@ -80,6 +80,25 @@ struct Running {
 }
 
 impl Daemon {
+    /// A node by itself, configured by `text` beside what all have; `root` is the directory of relative paths.
+    pub(crate) fn node_alone(root: &Path, text: &str) -> Self {
+        let id = make_identity(&root.join("n0"));
+        let config = parse(&format!("state = \"n0\"\nbottles = \"bottles\"\n{text}"), root);
+        Self { config, params: quick(), id, role: Role::Node, running: None }
+    }
+
+    /// A client by itself.
+    pub(crate) fn client_alone(root: &Path, text: &str) -> Self {
+        let config = parse(&format!("state = \"c\"\nbottles = \"bottles\"\n{text}"), root);
+        Self { config, params: quick(), id: NodeId([0; 32]), role: Role::Client, running: None }
+    }
+
+    /// What SIGHUP does.
+    pub(crate) fn reload(&self) -> Result<Reloaded, String> {
+        let running = self.running.as_ref().unwrap();
+        running.runtime.block_on(control::reload(&self.config.control)).map_err(|error| error.to_string())
+    }
+
     pub(crate) fn start(&mut self) {
         assert!(self.running.is_none(), "it runs already");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -252,7 +271,10 @@ impl Mesh {
             let up = |status: &Status| status.links.iter().filter(|link| link.up && link.lanes == 2).count() >= links;
             node.wait("all links", up);
         }
-        self.client.wait("the guard", |status| status.waiting_for.is_none() && status.links.iter().all(|link| link.up));
+        // A Bottle may come over the guard's link before its file is read: until then nobody vouches for it.
+        let whole = self.nodes.len() as u64;
+        let ready = |status: &Status| status.waiting_for.is_none() && status.links.iter().all(|link| link.up);
+        self.client.wait("the guard and the map", |status| ready(status) && status.trusted >= whole);
     }
 
     pub(crate) fn proxy(&self) -> SocketAddr {
