@@ -244,8 +244,8 @@ impl Said {
 }
 
 impl Daemon for Said {
-    fn status(&self) -> Status {
-        self.status.clone()
+    async fn status(&self) -> Result<Status, Refusal> {
+        Ok(self.status.clone())
     }
 
     async fn map(&self) -> Result<MeshMap, Refusal> {
