@@ -455,6 +455,16 @@ fn asking_without_a_daemon_says_how_to_start_one() {
 }
 
 #[test]
+fn a_daemon_that_is_named_is_asked_whatever_the_configuration_says() {
+    let home = Home::with_config("[client]\nhops = 9");
+    let socket = home.path("elsewhere.sock");
+    let _runtime = serve_status(&socket, Role::Node, None);
+    ends(&mut home.port17(&["status"]), 3);
+    let (out, _) = ends(&mut home.port17(&["--json", "status", "--control", socket.to_str().unwrap()]), 0);
+    assert_eq!(json(&out)["role"], "node");
+}
+
+#[test]
 fn status_says_one_sentence_first_and_ends_with_0_when_ready() {
     let home = Home::new();
     let mut said = Said::by(Role::Client);

@@ -5,7 +5,6 @@
 //! they are asked again and again, afterwards a few times a day. A node that knows others from before waits a little first: a newer
 //! list may come over a link, and nobody learns from a mirror's log that this machine starts.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -85,32 +84,6 @@ pub struct Attempt {
     pub seq: Option<u64>,
     /// Why there was none.
     pub problem: Option<String>,
-}
-
-impl fmt::Display for SourceState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.source)?;
-        match &self.last {
-            None => f.write_str("not asked yet")?,
-            Some(Attempt { seq: Some(seq), .. }) => write!(f, "has list {seq}")?,
-            Some(Attempt { problem, .. }) => f.write_str(problem.as_deref().unwrap_or("has no list"))?,
-        }
-        let tried = self.last.as_ref().map(|last| format!("tried {} ago", duration(last.ago_s)));
-        let next = match self.next_in_s {
-            None => "asking now".to_owned(),
-            Some(next_s) => format!("{} in {}", if tried.is_some() { "again" } else { "first" }, duration(next_s)),
-        };
-        let when: Vec<String> = tried.into_iter().chain([next]).collect();
-        write!(f, " ({})", when.join(", "))
-    }
-}
-
-fn duration(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        _ => format!("{} h", seconds / 3600),
-    }
 }
 
 /// Why a running bootstrap cannot take a network file.
@@ -297,7 +270,7 @@ impl State {
         let (schedule, in_force, now) = (self.schedule, self.list.is_some(), Instant::now());
         // A reload may have dropped it in the meantime; its list counts all the same.
         if let Some(tracked) = self.sources.iter_mut().find(|tracked| tracked.source == *source) {
-            tracked.answered(result.as_ref().map(|list| list.seq).map_err(Clone::clone), now);
+            tracked.answered(result.as_ref().map(|list| list.seq).map_err(Clone::clone), in_force, now);
             let wait = match (std::mem::take(&mut tracked.ask_again), in_force) {
                 (true, _) => Duration::ZERO,
                 (false, true) => later,
@@ -335,13 +308,13 @@ impl Tracked {
         Self { source, last: None, next, is_asked: false, ask_again: false, failures: 0 }
     }
 
-    fn answered(&mut self, result: Result<u64, String>, at: Instant) {
+    fn answered(&mut self, result: Result<u64, String>, in_force: bool, at: Instant) {
         self.is_asked = false;
         let is_news = self.last.as_ref().is_none_or(|last| last.result != result);
         match &result {
             Ok(seq) if is_news => info!(source = %self.source, seq, "list fetched"),
             // A new network's list is made after its nodes have started: that a file is not there yet is how it begins.
-            Err(problem) if is_news && self.last.is_none() && matches!(self.source, Source::File(_)) => {
+            Err(problem) if is_news && self.last.is_none() && !in_force && matches!(self.source, Source::File(_)) => {
                 info!(source = %self.source, problem, "waiting for a list");
             }
             Err(problem) if is_news => warn!(source = %self.source, problem, "no list"),

@@ -175,6 +175,7 @@ impl Driver {
             let wake = deadline.map_or_else(|| Instant::now() + Duration::from_secs(3600), |at| self.instant(at));
             let input = tokio::select! {
                 () = &mut stop, if !stopping => {
+                    tracing::info!("ending: its links are closed");
                     stopping = true;
                     Input::Shutdown
                 }
@@ -486,10 +487,11 @@ impl Driver {
         let reloaded = self.sources.reload();
         match &reloaded {
             Ok(Reloaded { changed, needs_restart }) => {
-                tracing::info!(changed = %changed.join("; "), needs_restart = %needs_restart.join(", "), "reloaded");
+                let said = |what: &[String], by| (!what.is_empty()).then(|| what.join(by));
+                tracing::info!(changed = said(changed, "; "), needs_restart = said(needs_restart, ", "), "reloaded");
                 self.rescan();
             }
-            Err(refusal) => tracing::error!(error = %refusal, "not reloaded: all stays as it was"),
+            Err(refusal) => tracing::error!(error = %refusal, "not reloaded"),
         }
         reloaded
     }
@@ -612,7 +614,7 @@ fn control_frame(bytes: &[u8], flags: u8) -> Option<FrameBuf> {
 
 impl Sources {
     fn reload(&mut self) -> Result<Reloaded, Refusal> {
-        let refused = |why| Refusal::new(RefusalCode::Configuration, why);
+        let refused = |why: String| Refusal::new(RefusalCode::Configuration, format_args!("{why}; the daemon goes on as it was"));
         let needs_restart = self.reloading.changed_keys(&self.config).map_err(refused)?;
         let changed = self.membership.as_mut().map(Membership::reload).transpose().map_err(refused)?;
         Ok(Reloaded { changed: changed.unwrap_or_default(), needs_restart })

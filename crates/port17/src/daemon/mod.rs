@@ -195,6 +195,7 @@ async fn node(
     driver.run(stop).await;
     plane.stop();
     tasks.shutdown().await;
+    tracing::info!("ended");
     Ok(())
 }
 
@@ -263,6 +264,7 @@ async fn client(
     driver.run(stop).await;
     plane.stop();
     tasks.shutdown().await;
+    tracing::info!("ended");
     Ok(())
 }
 
