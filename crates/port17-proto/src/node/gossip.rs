@@ -168,12 +168,11 @@ impl Node {
         self.gossip.talks.iter().filter(|(_, talk)| talk.spoken || is_client).map(|(lane, _)| *lane).collect()
     }
 
-    /// After the first word: which list is in force, who has left, and what is held.
+    /// After the first word: who has left, which list is in force, and what is held.
     fn tell_all(&mut self, lane: LaneId) {
         if let Some(talk) = self.gossip.talks.get_mut(&lane) {
             talk.spoken = true;
         }
-        self.greet_with_list(lane);
         let farewells = self.bottlerack.tombstones().map(|tombstone| tombstone.envelope().to_vec()).collect();
         self.send_tombstones(lane, farewells);
         self.repair(lane);
@@ -419,9 +418,12 @@ impl Node {
 
     // ---- Repair ----
 
-    /// Says the next piece of all that is held; at first several.
+    /// Says the next piece of all that is held; at first several, and which list is in force.
     pub(super) fn repair(&mut self, lane: LaneId) {
         let Some(mut after) = self.gossip.talks.get(&lane).map(|talk| talk.repair_after) else { return };
+        if after.is_none() {
+            self.greet_with_list(lane);
+        }
         let pieces = if after.is_none() { RECONCILES_AT_ONCE } else { 1 };
         let mut more = true;
         for _ in 0..pieces {

@@ -294,6 +294,7 @@ impl Node {
         }
         let fits = |node: &NodeId| self.trust(node) == Trust::Trusted && self.can_dial(node);
         let all: Vec<NodeId> = self.known_nodes().into_iter().filter(fits).collect();
+        let all = self.without_only_exit(all);
         if self.network.is_some() {
             return all;
         }
@@ -302,14 +303,33 @@ impl Node {
         if linked.is_empty() { all } else { linked }
     }
 
+    /// The only exit would be guard and exit of each route, which no route is: it is no guard, where there is another.
+    fn without_only_exit(&self, candidates: Vec<NodeId>) -> Vec<NodeId> {
+        let is_exit = |node: &&NodeId| self.known_bottle(node).is_some_and(|bottle| bottle.content().exit_policy.is_some());
+        let exits: Vec<NodeId> = candidates.iter().filter(is_exit).copied().collect();
+        let &[only] = &exits[..] else { return candidates };
+        if candidates.len() == 1 || self.own_hops() == 1 {
+            return candidates;
+        }
+        candidates.into_iter().filter(|node| *node != only).collect()
+    }
+
+    /// Hops of the client's own routes.
+    fn own_hops(&self) -> u32 {
+        self.guards().and_then(|guards| guards.hops).unwrap_or(self.params.hops)
+    }
+
     fn group_of(&self, node: &NodeId) -> String {
         self.known_bottle(node).map(|bottle| bottle.content().group.clone()).unwrap_or_default()
     }
 
     // ---- Using ----
 
-    /// Whether a guard may be used: one that was caught, or that the list in force does not name any more, may not.
+    /// Whether a guard may be used: one that was caught, has left, or that the list in force does not name any more, may not.
     fn is_usable_guard(&self, held: &Held) -> bool {
+        if self.bottlerack.is_buried(&held.choice.node) {
+            return false;
+        }
         match self.trust(&held.choice.node) {
             Trust::Trusted => true,
             Trust::Distrusted => false,
@@ -331,6 +351,9 @@ impl Node {
     fn follow_primary(&mut self) {
         let primary = self.primary();
         let backup = self.guards().and_then(|guards| guards.backup);
+        if backup.is_some() && backup == primary {
+            self.promote_backup();
+        }
         let keeps = |node: &NodeId| Some(*node) == primary || Some(*node) == backup;
         let others: Vec<NodeId> = self.links.nodes().map(|(node, _)| *node).filter(|node| !keeps(node)).collect();
         for other in others {
@@ -347,6 +370,15 @@ impl Node {
             self.dial_missing(primary);
         }
         self.guards_changed();
+    }
+
+    /// The backup in use is the primary now: its link is nobody's to close.
+    fn promote_backup(&mut self) {
+        if let Some(guards) = self.guards_mut() {
+            guards.backup = None;
+        }
+        self.timers.cancel(TimerKey::GuardReturn);
+        self.timers.cancel(TimerKey::GuardClose);
     }
 
     /// Stores and tells what has changed.
@@ -407,6 +439,10 @@ impl Node {
     }
 
     pub(super) fn guard_went_down(&mut self, node: NodeId) {
+        // The client's own end is not its guard's failure.
+        if self.stopping {
+            return;
+        }
         let now_s = self.now_s();
         let primary = self.primary();
         let Some(guards) = self.guards_mut() else { return };
@@ -554,7 +590,7 @@ impl Node {
     }
 
     fn hop2_request(&self, guard: NodeId) -> Hop2Request {
-        let hops = self.guards().and_then(|guards| guards.hops).unwrap_or(self.params.hops);
+        let hops = self.own_hops();
         Hop2Request {
             guard,
             hops: usize::try_from(hops).unwrap_or(usize::MAX).min(MAX_HOPS),
@@ -602,7 +638,7 @@ impl Node {
             return Some(self.why_no_guard());
         }
         let Some(primary) = self.primary() else {
-            return Some("a guard: none of those it has is trusted any more, and they are replaced rarely".to_owned());
+            return Some("a guard: none of those it has may be used any more, and they are replaced rarely".to_owned());
         };
         let active = guards.active.unwrap_or(primary);
         let link = self.links.get(&active).or_else(|| self.links.get(&primary))?;

@@ -9,6 +9,7 @@
 //! clients (law 1).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::io::{Counted, LaneId, Output, Peer};
 use super::lanes::Closing;
@@ -27,8 +28,9 @@ pub(super) struct Lists {
     /// What lanes say they have, where it is newer. Lanes to nodes only, so as many as there are links.
     offers: BTreeMap<LaneId, Offer>,
     fetch: Option<Fetch>,
-    /// A sequence number whose list was rightly signed and is of no use here: it is not asked for again.
-    unusable: Option<u64>,
+    /// A sequence number whose list was rightly signed and is of no use here, and until when it is not asked for again: this machine's
+    /// clock may be the reason, and may be set right.
+    unusable: Option<(u64, Duration)>,
 }
 
 #[derive(Debug)]
@@ -101,8 +103,9 @@ impl Lists {
         self.in_force().map_or(0, VerifiedList::seq)
     }
 
-    fn lacks(&self, seq: u64) -> bool {
-        seq > self.seq() && self.unusable != Some(seq)
+    fn lacks(&self, seq: u64, now: Duration) -> bool {
+        let is_unusable = self.unusable.is_some_and(|(unusable, until)| unusable == seq && now < until);
+        seq > self.seq() && !is_unusable
     }
 }
 
@@ -203,7 +206,7 @@ impl Node {
         self.push(Output::Save(RecordKey::List, held.bytes.clone()));
         self.lists.held = Some(held);
         let unusable = self.lists.unusable;
-        self.lists.unusable = unusable.filter(|unusable| *unusable > seq);
+        self.lists.unusable = unusable.filter(|(unusable, _)| *unusable > seq);
         self.lists.offers.retain(|_, offer| offer.seq > seq);
         self.lists.offers.values_mut().for_each(|offer| offer.asks = 0);
         if self.lists.fetch.as_ref().is_some_and(|fetch| fetch.seq <= seq) {
@@ -219,7 +222,7 @@ impl Node {
 
     // ---- Lists on links (spec 11, 4) ----
 
-    /// A link's lane 1 is up, and the own Bottle said: each side says which list it has, 0 for none.
+    /// A link's lane 1 is up, and the own Bottle said: each side says which list it has, 0 for none. A node says it with each repair.
     pub(super) fn greet_with_list(&mut self, lane: LaneId) {
         if self.network.is_some() {
             let seq = self.lists.seq();
@@ -243,7 +246,7 @@ impl Node {
             return;
         }
         let asks = self.lists.offers.get(&lane).map_or(0, |offer| offer.asks);
-        if self.lists.lacks(seq) {
+        if self.lists.lacks(seq, self.now.mono) {
             self.lists.offers.insert(lane, Offer { seq, asks });
         } else {
             self.lists.offers.remove(&lane);
@@ -297,7 +300,8 @@ impl Node {
             }
             Err(Refusal { why, forged: false }) => {
                 self.list_refused(&why);
-                self.lists.unusable = Some(fetch.seq);
+                // The next repair says again which lists there are.
+                self.lists.unusable = Some((fetch.seq, self.now.mono + self.params.repair_interval / 2));
                 self.lists.offers.retain(|_, offer| offer.seq != fetch.seq);
             }
         }

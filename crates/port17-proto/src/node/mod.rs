@@ -320,6 +320,11 @@ impl Node {
     }
 
     fn shut_down(&mut self) {
+        // From here on nothing is dialled or fetched any more, whatever ends.
+        self.stopping = true;
+        if self.timers.at(TimerKey::Anchors).is_some() {
+            self.save_anchors();
+        }
         self.cancel_all_attempts();
         self.stop_lists();
         for lane in self.lanes.ids() {
@@ -328,7 +333,6 @@ impl Node {
         }
         self.erase_all_circuit_keys();
         self.timers.clear();
-        self.stopping = true;
         self.push(Output::Stopped);
     }
 
@@ -340,9 +344,25 @@ impl Node {
         self.bottlerack.set_rules(self.params.rack_rules());
         self.dial_all_missing();
         self.links_changed();
+        self.hasten();
         // Who is trusted no more is no guard any more.
         self.review_guards();
         self.guard_news_all();
+    }
+
+    /// What is planned by older parameters comes no later than the new ones say.
+    fn hasten(&mut self) {
+        if self.decides() {
+            let next = self.spread(self.params.link_evaluate);
+            self.timers.set_earlier(TimerKey::Choose, self.now.mono + next);
+        }
+        self.plan_losses();
+        for lane in self.talking_lanes() {
+            let next = self.spread(self.params.repair_interval);
+            if self.timers.at(TimerKey::Repair(lane)).is_some() {
+                self.timers.set_earlier(TimerKey::Repair(lane), self.now.mono + next);
+            }
+        }
     }
 
     /// How a node can be reached: the newest of the Bottle that came, be it expired, and what the list names. None without, for who is

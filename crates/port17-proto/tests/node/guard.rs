@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use port17_proto::bottle::Tombstone;
 use port17_proto::ids::NodeId;
 use port17_proto::node::io::{Input, Peer};
 use port17_proto::node::record::RecordKey;
 use port17_proto::params::Params;
 
-use super::mesh::{Mesh, Plan, id_of};
+use super::mesh::{Mesh, Plan, id_of, identity};
 
 const SECOND: Duration = Duration::from_secs(1);
 const CLIENT: u64 = 77;
@@ -71,6 +72,26 @@ fn a_client_draws_a_primary_and_two_backups_and_links_to_the_primary_alone() {
         assert!(mesh.hosts[client].records.contains_key(&RecordKey::Guards));
     }
     assert!(primaries.len() >= 3, "clients draw different ones");
+}
+
+#[test]
+fn the_only_exit_is_no_guard() {
+    let mut mesh = Mesh::new();
+    (mesh.in_network, mesh.lanes_only) = (true, true);
+    for seed in 1..=3 {
+        mesh.add(Plan { decides: true, exit: seed == 3, ..Plan::new(seed) });
+    }
+    mesh.run_for(SECOND);
+    let list = mesh.list(1, &[0, 1, 2], |_| {});
+    mesh.give_list(&list);
+    mesh.run_for(5 * SECOND);
+    for draw in 0..8 {
+        let client = mesh.add_client(CLIENT + 200 + draw, Params::demo(), None);
+        mesh.input(client, Input::List(list.clone()));
+        mesh.run_for(2 * SECOND);
+        assert!(!guards(&mesh, client).contains(&id_of(3)), "no route begins and ends at one node");
+        assert_eq!(guards(&mesh, client).len(), 2);
+    }
 }
 
 #[test]
@@ -304,4 +325,68 @@ fn without_a_network_one_guard_is_drawn_and_nothing_is_stored() {
     mesh.run_for(2 * SECOND);
     assert_eq!(guards(&mesh, client).len(), 1);
     assert!(!mesh.hosts[client].records.contains_key(&RecordKey::Guards));
+}
+
+#[test]
+fn a_backup_that_became_the_primary_is_dialled_like_one() {
+    let change = |params: &mut Params| {
+        params.guard_replace_after = 60 * SECOND;
+        params.guard_change_interval = 600 * SECOND;
+        // No regular look comes to help.
+        params.link_evaluate = 3600 * SECOND;
+    };
+    let (mut mesh, client) = world(change);
+    let set = guards(&mesh, client);
+    let first = mesh.host_of(set[0]);
+    mesh.kill(first);
+    mesh.run_for(2 * SECOND);
+    assert_eq!(active(&mesh, client), set[1]);
+    let others: Vec<usize> = (0..7).filter(|host| *host != first).collect();
+    let list = mesh.list(2, &others, change);
+    mesh.input(client, Input::List(list));
+    mesh.run_for(SECOND);
+    assert_eq!(guards(&mesh, client)[0], set[1]);
+    for lane in mesh.hosts[client].lanes_to(set[1]) {
+        mesh.break_lane(client, lane);
+    }
+    mesh.run_for(SECOND);
+    assert_eq!(linked(&mesh, client), BTreeSet::from([set[1]]), "its link comes back and stays");
+    let primary = mesh.host_of(set[1]);
+    mesh.kill(primary);
+    mesh.run_for(10 * SECOND);
+    assert_ne!(active(&mesh, client), set[1]);
+    let seed = (1..=7).find(|seed| id_of(*seed) == set[1]).unwrap();
+    mesh.restart(primary, Plan { decides: true, ..Plan::new(seed) });
+    settle(&mut mesh);
+    assert_eq!((active(&mesh, client), linked(&mesh, client)), (set[1], BTreeSet::from([set[1]])));
+}
+
+#[test]
+fn a_guard_that_has_left_for_good_is_replaced_at_once() {
+    let (mut mesh, client) = world(|_| {});
+    let set = guards(&mesh, client);
+    let seed = (1..=7).find(|seed| id_of(*seed) == set[0]).unwrap();
+    let gone = mesh.host_of(set[0]);
+    let seq = mesh.hosts[gone].newest().seq();
+    mesh.kill(gone);
+    mesh.input((gone + 1) % 7, Input::Tombstone(Tombstone::sign(identity(seed).0.key(), seq)));
+    mesh.run_for(5 * SECOND);
+    assert!(!guards(&mesh, client).contains(&set[0]));
+    assert_eq!((active(&mesh, client), guards(&mesh, client).len()), (set[1], 3));
+    assert_eq!(linked(&mesh, client), BTreeSet::from([set[1]]));
+}
+
+#[test]
+fn the_clients_own_end_is_not_its_guards_failure() {
+    let (mut mesh, client) = world(|params| params.guard_replace_after = 60 * SECOND);
+    let before = mesh.hosts[client].records[&RecordKey::Guards].clone();
+    mesh.input(client, Input::Shutdown);
+    assert_eq!(mesh.hosts[client].records[&RecordKey::Guards], before);
+    let first = mesh.host_of(guards(&mesh, client)[0]);
+    let set: BTreeSet<_> = guards(&mesh, client).into_iter().collect();
+    mesh.run_for(100 * SECOND);
+    mesh.kill(first);
+    mesh.restart_client(client, CLIENT, Params::demo(), None);
+    mesh.run_for(10 * SECOND);
+    assert_eq!(guards(&mesh, client).into_iter().collect::<BTreeSet<_>>(), set, "it was not out of reach for long");
 }

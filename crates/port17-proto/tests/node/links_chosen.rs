@@ -402,3 +402,17 @@ fn nothing_that_a_client_says_changes_the_links() {
     assert!(solo.dial().is_none());
     assert_eq!(solo.node.status().links.len(), 1);
 }
+
+#[test]
+fn nothing_is_dialled_while_the_engine_stops_and_the_anchors_are_stored() {
+    let mut mesh = choosing(1..=6);
+    mesh.run_until(5 * SECOND, "a settled mesh", is_settled);
+    for host in 0..6 {
+        let dials = mesh.hosts[host].dials.len();
+        let listed: Vec<NodeId> = up(&mesh, host).into_iter().collect();
+        mesh.input(host, Input::Shutdown);
+        assert_eq!(mesh.hosts[host].dials.len(), dials, "host {host}");
+        let anchors: Vec<u8> = listed.iter().flat_map(|node| node.0).collect();
+        assert_eq!(mesh.hosts[host].records[&RecordKey::Anchors], anchors, "host {host}");
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use port17_proto::crypto::{Secret, SigningKey};
-use port17_proto::limits::{LIST_ASKS, LIST_BYTES, LIST_PIECE_BYTES};
+use port17_proto::limits::{LIST_AHEAD_S, LIST_ASKS, LIST_BYTES, LIST_PIECE_BYTES};
 use port17_proto::network::{Definition, ListContent, Roots, SignedList};
 use port17_proto::node::config::{ClientSetup, Config, Role as EngineRole};
 use port17_proto::node::io::{Input, LaneId, LaneLoss, Output};
@@ -497,6 +497,51 @@ fn a_list_that_the_roots_signed_and_is_of_no_use_costs_no_lane_and_is_not_asked_
     solo.say(lanes[1], &Message::ListSeq(6));
     serve(&mut solo, lanes[1], 6, &list(6));
     assert_eq!(seq_of(&solo), Some(6));
+}
+
+#[test]
+fn a_list_that_was_of_no_use_is_asked_for_again_once_the_clock_may_be_right() {
+    let mut solo = node(None);
+    let lane = link(&mut solo, 1);
+    let early = signed(&ListContent { issued_s: now_s() + LIST_AHEAD_S + 3, ..content(5) });
+    solo.say(lane, &Message::ListSeq(5));
+    serve(&mut solo, lane, 5, &early);
+    assert_eq!((seq_of(&solo), solo.count("list-refused")), (None, 1));
+    solo.outputs.clear();
+    solo.wait(Duration::from_millis(500));
+    solo.say(lane, &Message::ListSeq(5));
+    assert_eq!(list_wanted(&solo, lane), None, "not again and again");
+    solo.wait(Duration::from_secs(4));
+    solo.say(lane, &Message::ListSeq(5));
+    serve(&mut solo, lane, 5, &early);
+    assert_eq!(seq_of(&solo), Some(5));
+}
+
+#[test]
+fn which_list_is_in_force_is_said_again_with_each_repair() {
+    let mut solo = node(Some(list(5)));
+    let lane = link(&mut solo, 1);
+    assert_eq!(seqs_said(&solo, lane), [5]);
+    for _ in 0..6 {
+        solo.wait(Duration::from_millis(500));
+    }
+    assert_eq!(seqs_said(&solo, lane), [5, 5]);
+}
+
+#[test]
+fn what_was_planned_by_older_parameters_comes_when_the_new_ones_say() {
+    let mut slow = config(None);
+    slow.params.repair_interval = Duration::from_secs(600);
+    let mut solo = Solo::of(slow, NOW);
+    solo.handle(Input::Bottle(super::solo::bottle_of(seeds()[1])));
+    let lane = link(&mut solo, 1);
+    solo.outputs.clear();
+    solo.wait(Duration::from_secs(3));
+    let repairs = |solo: &Solo| solo.streamed(lane).iter().filter(|it| matches!(it, Message::Reconcile { .. })).count();
+    assert_eq!(repairs(&solo), 0);
+    solo.handle(Input::List(list(5)));
+    solo.wait(Duration::from_secs(3));
+    assert_eq!(repairs(&solo), 1);
 }
 
 #[test]
