@@ -642,7 +642,12 @@ impl Node {
         };
         let active = guards.active.unwrap_or(primary);
         let link = self.links.get(&active).or_else(|| self.links.get(&primary))?;
-        (!link.is_up()).then(|| format!("its guard {active}: {}", link.why))
+        if !link.is_up() {
+            return Some(format!("its guard {active}: {}", link.why));
+        }
+        let held = guards.held.iter().find(|held| held.choice.node == active)?;
+        let lacks_pin = self.params.pin_hop2 && self.own_hops() > 2 && held.choice.hop2.is_empty();
+        lacks_pin.then(|| "a second hop: no trusted node that its guard is linked to leads on to an exit".to_owned())
     }
 
     fn why_no_guard(&self) -> String {

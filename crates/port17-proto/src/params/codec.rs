@@ -222,6 +222,7 @@ parameters! {
     67 guard_return,
     68 guard_replace_after,
     69 guard_change_interval,
+    70 private_allowed,
 }
 
 impl Params {

@@ -99,6 +99,8 @@ pub struct TunnelOptions {
 pub struct FirstHops {
     /// The guard that is in use.
     pub guard: NodeId,
+    /// Whether it has a lane.
+    pub linked: bool,
     /// The nodes that are kept to stand behind it, in the order of their use.
     pub hop2: Vec<NodeId>,
 }
@@ -203,7 +205,6 @@ impl Tunnel {
     }
 
     async fn open_somewhere(&self, target: &Target, isolation: &Isolation, first_data: Bytes) -> Result<TunnelStream, OpenError> {
-        self.wait_for_first_hops().await;
         let mut again: Option<Vec<NodeId>> = None;
         let mut tried_again = false;
         let mut skipped_hops = Skipped::MayBeTried;
@@ -212,6 +213,7 @@ impl Tunnel {
             if let Some(pause) = pause(failures) {
                 tokio::time::sleep(pause).await;
             }
+            self.wait_for_first_hops().await;
             // The map may have changed since it was drawn, or the guard.
             let standing = match again.take().filter(|route| self.stands(route)) {
                 Some(route) => self.build(route, Some(isolation))?,
@@ -276,8 +278,11 @@ impl Tunnel {
     }
 
     /// Leaves out for a while the hop that failed (spec 08, 3): the one that declined, the one behind who could not reach it, or hop 2
-    /// where nobody answered. Never the guard.
+    /// where nobody answered. Never the guard, and nobody behind it when it is the guard that is gone.
     fn skip_after(&self, route: &[NodeId], progress: Progress) {
+        if route.first().is_none_or(|guard| self.plane.lane_to(*guard).is_none()) {
+            return;
+        }
         let culprit = match progress {
             Progress::Refused { hop, status: SetupStatus::Overload | SetupStatus::Policy } => hop,
             Progress::Refused { hop, status: SetupStatus::Ok | SetupStatus::NextRefused | SetupStatus::NotConnected } => hop + 1,
@@ -376,13 +381,17 @@ impl Tunnel {
         })
     }
 
-    /// Waits until there is a guard and what is pinned with it, at most a moment: after a start both come together with the map.
+    /// Waits until there is a guard with a lane and what is pinned with it: a moment, for after a start all of it comes together with
+    /// the map; for a guard that has no lane, as long as the next one takes to be used in its place.
     async fn wait_for_first_hops(&self) {
-        const PATIENCE: Duration = Duration::from_secs(2);
+        const MOMENT: Duration = Duration::from_secs(2);
         let mut first = self.first.clone();
-        let complete = first.wait_for(|first| first.as_ref().is_some_and(|first| !self.lacks_pin(first, self.options.hops)));
+        let is_away = first.borrow().as_ref().is_some_and(|first| !first.linked);
+        let patience = if is_away { self.plane.params.guard_patience + MOMENT } else { MOMENT };
+        let is_complete = |first: &FirstHops| first.linked && !self.lacks_pin(first, self.options.hops);
+        let complete = first.wait_for(|first| first.as_ref().is_some_and(is_complete));
         // What is still missing then is said by who draws the route.
-        let _ = tokio::time::timeout(PATIENCE, complete).await;
+        let _ = tokio::time::timeout(patience, complete).await;
     }
 
     /// A hop 2 that is free for each circuit would tell the guard's name to who sees many of them (spec 08): no candidate, no route.

@@ -92,6 +92,7 @@ impl Daemon for Answers {
         if let Some(client) = &self.client {
             status.socks = Some(client.socks);
             status.standing = circuits_of(&client.tunnel, &names);
+            status.waiting_for = status.waiting_for.take().or_else(|| missing_route(&client.tunnel, &status.standing));
         }
         Ok(status)
     }
@@ -170,7 +171,7 @@ fn add_engine(status: &mut Status, engine: &NodeStatus, names: &Names) {
     (status.known, status.trusted) = (engine.known as u64, engine.trusted as u64);
     status.wanted_links = engine.degree.map(|degree| degree as u64);
     status.links = engine.links.iter().map(|link| link_status(link, status.role, names)).collect();
-    status.ready = status.waiting_for.is_none() || status.links.iter().any(|link| link.up);
+    status.ready = status.waiting_for.is_none() || (status.role == Role::Node && status.links.iter().any(|link| link.up));
     status.clients = engine.clients as u64;
     status.bottle = engine.bottle.map(|bottle| BottleStatus {
         seq: bottle.seq.0,
@@ -237,6 +238,15 @@ fn circuits_of(tunnel: &Tunnel, names: &Names) -> Vec<CircuitStatus> {
         open: circuit.open,
     };
     tunnel.circuits().into_iter().map(circuit).collect()
+}
+
+/// Why a client that has its guard has no route, where it has no circuit either.
+fn missing_route(tunnel: &Tunnel, standing: &[CircuitStatus]) -> Option<String> {
+    if standing.iter().any(|circuit| circuit.open) {
+        return None;
+    }
+    let why = tunnel.sample(None, &any_target(), &BTreeSet::new()).err()?;
+    Some(format!("a route: {why}"))
 }
 
 /// What most streams want: HTTPS by name.

@@ -291,7 +291,19 @@ impl Driver {
         }
         let pinned = guards.into_iter().find(|guard| guard.node == active);
         let hop2 = pinned.map(|guard| guard.hop2).unwrap_or_default();
-        self.first.send_replace(Some(FirstHops { guard: active, hop2 }));
+        let linked = self.plane.lane_to(active).is_some();
+        self.first.send_replace(Some(FirstHops { guard: active, linked, hop2 }));
+    }
+
+    /// A link came up or went down: perhaps the guard's.
+    fn note_guard_link(&self, peer: Peer, up: bool) {
+        self.first.send_if_modified(|first| match first {
+            Some(first) if peer == Peer::Node(first.guard) && first.linked != up => {
+                first.linked = up;
+                true
+            }
+            _ => false,
+        });
     }
 
     fn carry_out(&mut self, output: Output) {
@@ -319,11 +331,13 @@ impl Driver {
                 if !self.plane.set_link(peer, lanes) {
                     self.tell_link(peer, true);
                 }
+                self.note_guard_link(peer, true);
             }
             Output::LinkDown { peer } => {
                 if self.plane.set_link(peer, Vec::new()) {
                     self.tell_link(peer, false);
                 }
+                self.note_guard_link(peer, false);
             }
             Output::LaneRtt { lane, rtt } => {
                 let rtt_ms = u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX);

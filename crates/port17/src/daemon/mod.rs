@@ -271,7 +271,7 @@ async fn client(
 /// Hops of a client's routes.
 fn hops(config: &Config, params: &Params) -> Result<usize, DaemonError> {
     let hops = config.client.hops.map_or(params.hops, u32::from);
-    let least = params.danger_min_hops.min(u32::from(config.client.danger_min_hops));
+    let least = params.danger_min_hops.max(u32::from(config.client.danger_min_hops));
     if hops < least {
         let why = format!("hops = {hops} is fewer than {least}: only `danger_min_hops` allows that, and it protects nobody");
         return Err(DaemonError::Configuration(why));

@@ -274,6 +274,20 @@ fn without_its_guard_a_client_refuses_and_recovers_with_it() {
     assert_echo(&mut again);
 }
 
+#[test]
+fn a_connection_waits_for_a_guard_that_comes_back() {
+    let params = Params { guard_patience: Duration::from_secs(6), ..quick() };
+    let mut mesh = Plan { params, ..Plan::of(3) }.start();
+    let origin = Origin::echo(mesh.ip(200));
+    let proxy = mesh.proxy();
+    mesh.nodes[0].kill();
+    mesh.client.wait("the loss of its guard", |status| status.links.iter().all(|link| !link.up));
+
+    let connecting = std::thread::spawn(move || connect(proxy, origin.address).map(|mut stream| assert_echo(&mut stream)));
+    mesh.nodes[0].start();
+    assert_eq!(connecting.join().unwrap(), Ok(()), "it is refused no sooner than another guard would be used");
+}
+
 /// Spec 08, M8.
 #[test]
 fn an_old_circuit_takes_no_new_streams() {
