@@ -127,6 +127,8 @@ pub struct Tunnel {
     entropy: Mutex<Entropy>,
     standing: Mutex<Vec<Arc<Standing>>>,
     skipped: Mutex<BTreeMap<NodeId, Instant>>,
+    /// What came of the last circuit that did not open; none once one has.
+    trouble: Mutex<Option<Progress>>,
     spare_wanted: Notify,
 }
 
@@ -191,6 +193,7 @@ impl Tunnel {
             entropy: Mutex::new(entropy),
             standing: Mutex::default(),
             skipped: Mutex::default(),
+            trouble: Mutex::default(),
             spare_wanted: Notify::new(),
         })
     }
@@ -237,6 +240,7 @@ impl Tunnel {
                 Err(Attempt::Dead(progress)) => {
                     let same_route = !tried_again && !matches!(progress, Progress::Building);
                     tried_again |= same_route;
+                    *lock(&self.trouble) = Some(progress);
                     if same_route {
                         again = Some(standing.route.clone());
                     } else {
@@ -295,6 +299,7 @@ impl Tunnel {
 
     /// A circuit has opened over these hops: whatever kept one of them from answering is over.
     fn unskip(&self, route: &[NodeId]) {
+        *lock(&self.trouble) = None;
         lock(&self.skipped).retain(|node, _| !route.contains(node));
     }
 
@@ -411,6 +416,17 @@ impl Tunnel {
         navigator::sample(&view.map, &request, &mut lock(&self.entropy))
     }
 
+    /// What came of the last circuit that did not open, in words; none where one has opened since. It names nobody.
+    pub fn trouble(&self) -> Option<String> {
+        Some(match (*lock(&self.trouble))? {
+            Progress::Refused { hop, status } => format!("hop {} of the last one refused it: {}", hop + 1, refusal(status)),
+            Progress::Building => "nobody answered the last one in time".to_owned(),
+            Progress::Open | Progress::Over => {
+                "the last one was ended without a word before it was open; is this machine's clock right?".to_owned()
+            }
+        })
+    }
+
     fn skips(&self) -> BTreeSet<NodeId> {
         let mut skipped = lock(&self.skipped);
         let now = Instant::now();
@@ -511,6 +527,7 @@ impl Tunnel {
             let _ = tokio::time::timeout(self.plane.params.created_timeout, answered).await;
             let state = *circuit.progress.borrow();
             if state != Progress::Open {
+                *lock(&self.trouble) = Some(state);
                 self.skip_after(&circuit.route, state);
                 circuit.edge.end(false);
                 // Nobody waits for a spare: the next one is tried a second later.
@@ -543,6 +560,16 @@ fn pause(failures: u32) -> Option<Duration> {
     const LONGEST: Duration = Duration::from_secs(1);
     let doublings = failures.checked_sub(3)?.min(6);
     Some(FIRST.saturating_mul(1 << doublings).min(LONGEST))
+}
+
+fn refusal(status: SetupStatus) -> &'static str {
+    match status {
+        SetupStatus::Ok => "it said why in no known way",
+        SetupStatus::Overload => "it has no room",
+        SetupStatus::Policy => "it does not allow it",
+        SetupStatus::NextRefused => "the next hop refused it",
+        SetupStatus::NotConnected => "it has no link to the next hop",
+    }
 }
 
 async fn died(progress: &mut watch::Receiver<Progress>) -> Attempt {

@@ -92,7 +92,7 @@ impl Daemon for Answers {
         if let Some(client) = &self.client {
             status.socks = Some(client.socks);
             status.standing = circuits_of(&client.tunnel, &names);
-            status.waiting_for = status.waiting_for.take().or_else(|| missing_route(&client.tunnel, &status.standing));
+            status.waiting_for = status.waiting_for.take().or_else(|| missing_circuit(&client.tunnel, &status.standing));
         }
         Ok(status)
     }
@@ -240,13 +240,15 @@ fn circuits_of(tunnel: &Tunnel, names: &Names) -> Vec<CircuitStatus> {
     tunnel.circuits().into_iter().map(circuit).collect()
 }
 
-/// Why a client that has its guard has no route, where it has no circuit either.
-fn missing_route(tunnel: &Tunnel, standing: &[CircuitStatus]) -> Option<String> {
+/// Why a client that has its guard has no circuit.
+fn missing_circuit(tunnel: &Tunnel, standing: &[CircuitStatus]) -> Option<String> {
     if standing.iter().any(|circuit| circuit.open) {
         return None;
     }
-    let why = tunnel.sample(None, &any_target(), &BTreeSet::new()).err()?;
-    Some(format!("a route: {why}"))
+    match tunnel.sample(None, &any_target(), &BTreeSet::new()) {
+        Err(why) => Some(format!("a route: {why}")),
+        Ok(_) => tunnel.trouble().map(|trouble| format!("a circuit: {trouble}")),
+    }
 }
 
 /// What most streams want: HTTPS by name.

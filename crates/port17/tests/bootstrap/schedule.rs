@@ -160,7 +160,7 @@ async fn a_file_is_looked_at_until_it_is_there_and_whole() {
     let path: PathBuf = root.path().join("bootstrap-nodes.json");
     let file = network("three", &[path.display().to_string()]);
     let mut running = start(&file, Known::default());
-    running.until(|sources| problem(sources).contains("No such file")).await;
+    running.until(|sources| problem(sources).contains("no such file")).await;
     let text = json(&file, 4);
     std::fs::write(&path, &text[..text.len() / 2]).unwrap();
     running.until(|sources| problem(sources).contains("only a part was downloaded")).await;

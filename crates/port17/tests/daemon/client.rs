@@ -199,6 +199,8 @@ fn law_7_without_an_exit_nothing_leaves() {
     let refused = connect(proxy, origin.address).unwrap_err();
     assert!(from.elapsed() < Duration::from_secs(5), "refused only after {:?}", from.elapsed());
     assert_eq!(refused, NETWORK_UNREACHABLE);
+    let says_why = |why: &String| why.starts_with("a circuit: ") || why.starts_with("a route: ");
+    mesh.client.wait("why there is no circuit", |status| status.waiting_for.as_ref().is_some_and(says_why));
 
     // No node at all is left.
     mesh.nodes[0].kill();
