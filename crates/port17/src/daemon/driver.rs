@@ -23,7 +23,7 @@ use port17_proto::params::Rate;
 use port17_proto::wire::message::{split_into_pieces, write_control_body};
 use port17_proto::wire::registry::{BODY_BYTES, CONTROL_FLAG_URGENT, Command as Code, HEADER_BYTES};
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
 use super::answers::{QUESTIONS, Question, mesh_map};
@@ -86,6 +86,8 @@ pub(super) struct Driver {
     reading: Option<PathBuf>,
     /// A node's own Bottle, once one is out; the Bottlerack has those of others.
     own_bottle: Option<VerifiedBottle>,
+    /// Writes the own Bottle's file.
+    writing_bottle: Option<JoinHandle<()>>,
     next_lane: u64,
     stopped: bool,
 }
@@ -138,6 +140,7 @@ impl Driver {
             seen: BTreeMap::new(),
             reading: None,
             own_bottle: None,
+            writing_bottle: None,
             next_lane: 0,
             stopped: false,
         }
@@ -218,8 +221,9 @@ impl Driver {
 
     /// Waits for the lanes' good-byes, and writes what the store has not taken yet.
     async fn end(mut self) {
-        let membership = self.sources.membership.take();
+        let (membership, writing) = (self.sources.membership.take(), self.writing_bottle.take());
         self.end_lanes().await;
+        finished(writing).await;
         let Some(membership) = membership else { return };
         let closed = tokio::task::spawn_blocking(|| membership.close()).await;
         if let Ok(report) = closed {
@@ -466,11 +470,19 @@ impl Driver {
         let rules = self.plane.params.bottle_rules();
         // The engine has just signed it.
         self.own_bottle = UnverifiedBottle::parse(bytes).and_then(|bottle| bottle.verify(unix_ms(), &rules)).ok();
-        if let Err(error) = self.files.bottles.write(&id, bytes) {
-            let directory = self.files.bottles.path().display();
-            tracing::error!(%error, %directory, "the own Bottle cannot be written: others do not see what has changed");
-            self.plane.count("bottle-not-written", 1);
-        }
+        let (directory, plane, bytes) = (self.files.bottles.clone(), Arc::clone(&self.plane), bytes.to_vec());
+        let before = self.writing_bottle.take();
+        // The engine does not wait for a disk.
+        self.writing_bottle = Some(tokio::spawn(async move {
+            // In their order: the last one stays.
+            finished(before).await;
+            let writing = tokio::task::spawn_blocking(move || directory.write(&id, &bytes).map_err(|error| (error, directory)));
+            if let Ok(Err((error, directory))) = writing.await {
+                let directory = directory.path().display();
+                tracing::error!(%error, %directory, "the own Bottle cannot be written: others do not see what has changed");
+                plane.count("bottle-not-written", 1);
+            }
+        }));
     }
 
     /// An input that arises while outputs are carried out.
@@ -632,6 +644,13 @@ impl Sources {
         let needs_restart = self.reloading.changed_keys(&self.config).map_err(refused)?;
         let changed = self.membership.as_mut().map(Membership::reload).transpose().map_err(refused)?;
         Ok(Reloaded { changed: changed.unwrap_or_default(), needs_restart })
+    }
+}
+
+/// What came of a task is its own business.
+async fn finished(task: Option<JoinHandle<()>>) {
+    if let Some(task) = task {
+        let _ = task.await;
     }
 }
 
