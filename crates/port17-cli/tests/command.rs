@@ -133,8 +133,9 @@ fn more_hops_than_nodes_is_a_usage_error() {
 
 #[test]
 fn few_hops_are_said_to_be_for_measuring() {
-    let output = bare().args(["demo", "--check", "--nodes", "1", "--hops", "1"]).output().unwrap();
-    assert!(String::from_utf8(output.stderr).unwrap().contains("for measuring only"));
+    let (out, error) = ends(bare().args(["demo", "--check", "--nodes", "1", "--hops", "1"]), 0);
+    assert!(error.contains("for measuring only"), "{error}");
+    assert!(out.contains("1 node and a client") && out.lines().last().unwrap().starts_with("ok "), "{out}");
 }
 
 #[test]
