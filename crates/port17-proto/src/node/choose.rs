@@ -39,6 +39,8 @@ struct Rest {
     until: Duration,
     /// Its Bottle then, none if the node answered: a newer one says that it lives.
     seq: Option<Option<Seq>>,
+    /// What went wrong, for the status.
+    why: DownReason,
 }
 
 /// What was found out about nodes to choose from.
@@ -258,11 +260,10 @@ impl Node {
             return;
         }
         self.links.keep(node, Keep::Chosen, self.now.mono);
+        let rest = self.part_choice_mut().and_then(|choice| choice.resting.remove(&node));
         if let Some(link) = self.links.get_mut(&node) {
             link.set_failures(FAILURES);
-        }
-        if let Some(choice) = self.part_choice_mut() {
-            choice.resting.remove(&node);
+            link.why = rest.map_or(link.why, |rest| rest.why);
         }
         self.redial_later(node, LaneSlot::One, u32::MAX);
     }
@@ -285,7 +286,7 @@ impl Node {
         let until = self.now.mono + self.params.backoff_max * REST_WAITS;
         let seq = (!refused).then(|| self.bottlerack.seq(&node));
         if let Some(choice) = self.part_choice_mut() {
-            choice.resting.insert(node, Rest { until, seq });
+            choice.resting.insert(node, Rest { until, seq, why });
         }
         self.unchoose(node);
     }

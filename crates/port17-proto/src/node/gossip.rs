@@ -34,6 +34,8 @@ struct OwnBottle {
     seq: Seq,
     short_id: ShortId,
     envelope: Vec<u8>,
+    /// Since when it is out.
+    out: Duration,
 }
 
 /// What is new, and who knows it already.
@@ -88,6 +90,8 @@ struct Talk {
     reconciles_since: Duration,
     /// Where the RECONCILE under way goes on.
     repair_after: Option<NodeId>,
+    /// Whether the peer holds our newest Bottle, as it said last.
+    holds_ours: Option<bool>,
 }
 
 /// All that is said and asked.
@@ -115,7 +119,7 @@ impl Node {
         let Ok(parsed) = UnverifiedBottle::parse(&envelope) else { return };
         let (seq, short_id) = (parsed.claimed_seq(), parsed.short_id());
         let is_first = self.gossip.own.is_none();
-        self.gossip.own = Some(OwnBottle { seq, short_id, envelope });
+        self.gossip.own = Some(OwnBottle { seq, short_id, envelope, out: self.now.mono });
         let silent: Vec<LaneId> = self.gossip.talks.iter().filter(|(_, talk)| !talk.spoken).map(|(lane, _)| *lane).collect();
         for lane in &silent {
             self.speak(*lane);
@@ -124,6 +128,23 @@ impl Node {
         self.gossip_soon();
         if is_first {
             self.dial_all_missing();
+        }
+    }
+
+    /// The seq of the own Bottle, and since when it is out.
+    pub(super) fn own_bottle_out(&self) -> Option<(Seq, Duration)> {
+        self.gossip.own.as_ref().map(|own| (own.seq, own.out))
+    }
+
+    /// How many neighbours hold our newest Bottle, and how many an older one.
+    pub(super) fn own_bottle_taken(&self) -> (usize, usize) {
+        let said = |wanted| self.gossip.talks.values().filter(|talk| talk.holds_ours == Some(wanted)).count();
+        (said(true), said(false))
+    }
+
+    pub(super) fn set_taken(&mut self, lane: LaneId, holds_ours: bool) {
+        if let Some(talk) = self.gossip.talks.get_mut(&lane) {
+            talk.holds_ours = Some(holds_ours);
         }
     }
 
@@ -148,6 +169,7 @@ impl Node {
             reconciles: 0,
             reconciles_since: self.now.mono,
             repair_after: None,
+            holds_ours: None,
         };
         self.gossip.talks.insert(lane, talk);
         if self.is_client() {
@@ -300,8 +322,12 @@ impl Node {
 
     /// A forged Bottle costs its bringer the lane, for it verifies what it passes on. One of the wrong age is a matter of clocks.
     fn take_from(&mut self, lane: LaneId, bottle: UnverifiedBottle) -> Result<(), Closing> {
-        let id = bottle.short_id();
-        match self.take_bottle(bottle, Source::Lane(lane)) {
+        let (id, node, seq) = (bottle.short_id(), bottle.claimed_node_id(), bottle.claimed_seq());
+        let taken = self.take_bottle(bottle, Source::Lane(lane));
+        if node != self.id {
+            self.note_age(node, self.is_of_this_time(seq));
+        }
+        match taken {
             Ok(()) => Ok(()),
             Err(BottleError::Signature) => Err(Closing::broke(Counted::BottleRefused, "a forged Bottle")),
             Err(_) => {
@@ -461,6 +487,7 @@ impl Node {
                 farewells.push(tombstone.envelope().to_vec());
                 continue;
             }
+            self.note_entry(lane, entry);
             let is_twin = |other: Option<&Held>| other.is_some_and(|it| it.node == entry.node && it.seq == entry.seq);
             let twin = is_twin(held.get(at + 1)) || at.checked_sub(1).is_some_and(|before| is_twin(held.get(before)));
             if self.lacks(entry, twin) {
@@ -473,6 +500,15 @@ impl Node {
             self.send_tombstones(lane, first);
         }
         self.ask(lane);
+    }
+
+    /// What a neighbour holds also says what its clock and ours are like.
+    fn note_entry(&mut self, lane: LaneId, entry: &Held) {
+        if entry.node == self.id {
+            self.note_held_of_us(lane, entry.seq);
+        } else {
+            self.note_age(entry.node, self.is_of_this_time(entry.seq));
+        }
     }
 
     fn may_reconcile(&mut self, lane: LaneId) -> bool {
@@ -489,10 +525,7 @@ impl Node {
     /// Whether a Bottle that a neighbour holds is worth asking for: newer than ours, another truth under the same seq, or one of two
     /// truths (`twin`) that prove what we do not know yet.
     fn lacks(&self, entry: &Held, twin: bool) -> bool {
-        let (now_ms, rules) = (self.now.unix_ms, self.params.bottle_rules());
-        let seq_ms = entry.seq.unix_ms();
-        let is_ahead = seq_ms > now_ms.saturating_add(rules.ahead_ms);
-        if is_ahead || seq_ms.saturating_add(rules.life_ms) <= now_ms {
+        if !self.is_of_this_time(entry.seq) {
             return false;
         }
         if entry.node == self.id {
@@ -502,7 +535,7 @@ impl Node {
         match self.bottlerack.seq(&entry.node) {
             Some(seq) if entry.seq < seq => twin && unproven,
             Some(seq) if entry.seq == seq => unproven,
-            Some(_) | None => self.bottlerack.would_take(&entry.node, now_ms),
+            Some(_) | None => self.bottlerack.would_take(&entry.node, self.now.unix_ms),
         }
     }
 

@@ -483,7 +483,9 @@ impl fmt::Display for DownReason {
             Self::SentAway(GoAwayReason::Shutdown) => f.write_str("it stopped"),
             Self::SentAway(GoAwayReason::Duplicate) => f.write_str("another connection replaced this one"),
             Self::SentAway(GoAwayReason::Full) => f.write_str("it has no place for this link"),
-            Self::SentAway(GoAwayReason::Stranger) => f.write_str("it does not know this node as its neighbour"),
+            Self::SentAway(GoAwayReason::Stranger) => {
+                f.write_str("it does not know this node as its neighbour, or does not take its Bottle")
+            }
             Self::SentAway(GoAwayReason::Protocol) => f.write_str("it says that this side broke the protocol"),
             Self::SentAway(GoAwayReason::Version) => f.write_str("no protocol version in common"),
             Self::SentAway(GoAwayReason::Network) => f.write_str("it belongs to another network"),

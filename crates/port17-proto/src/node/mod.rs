@@ -14,6 +14,7 @@
 mod bottles;
 mod bucket;
 mod choose;
+mod clock;
 pub mod config;
 mod gossip;
 pub mod guard;
@@ -31,6 +32,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use choose::Choice;
+use clock::ClockSigns;
 use config::{Config, ConfigError, Role};
 use gossip::Gossip;
 use guard::Guards;
@@ -128,6 +130,7 @@ pub struct Node {
     part: Part,
     entropy: Entropy,
     now: Time,
+    clock: ClockSigns,
     bottlerack: Bottlerack,
     lists: Lists,
     lanes: Lanes,
@@ -181,6 +184,7 @@ impl Node {
             part,
             entropy,
             now,
+            clock: ClockSigns::default(),
             bottlerack: Bottlerack::with_rules(Scope::Public, rack_rules),
             lists,
             lanes: Lanes::default(),
@@ -288,6 +292,7 @@ impl Node {
     fn observe(&mut self, now: Time) {
         self.now.mono = self.now.mono.max(now.mono);
         self.now.unix_ms = self.now.unix_ms.max(now.unix_ms);
+        self.clock.compare(self.now.unix_ms, now.unix_ms);
     }
 
     fn fire_timers(&mut self) {

@@ -204,6 +204,9 @@ impl Node {
         if self.network.is_some() && self.list().is_none() {
             return Some("the network's signed list: none is here yet".to_owned());
         }
+        if let Some(clock) = self.clock_waits_for() {
+            return Some(clock);
+        }
         match &self.part {
             Part::Client(_) => self.guard_waits_for(),
             Part::Node(part) if part.own.published.is_none() => {

@@ -10,7 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{Params, ParamsError, Rate, SetName};
-use crate::bottle::cbor::{CborError, Reader, Writer};
+use crate::cbor::{CborError, Reader, Writer};
 use crate::limits::UNKNOWN_DEPTH;
 
 /// A parameter's place in the table.

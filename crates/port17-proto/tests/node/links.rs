@@ -56,7 +56,7 @@ fn nobody_links_to_who_is_not_configured() {
     assert!(mesh.hosts.iter().all(|host| host.links.is_empty()));
     assert!(mesh.hosts[1].count("stranger") >= 1);
     let why = mesh.hosts[0].node.as_ref().unwrap().status().links[0].why.clone().unwrap();
-    assert_eq!(why, "it does not know this node as its neighbour");
+    assert_eq!(why, "it does not know this node as its neighbour, or does not take its Bottle");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use super::mesh::{Mesh, Plan, id_of, ordered_seeds};
 use super::solo::{Solo, hello, neighbour_key};
 
 const SECOND: Duration = Duration::from_secs(1);
+const DAY_MS: i64 = 86_400_000;
 
 fn plan(seed: u64) -> Plan {
     Plan { decides: true, ..Plan::new(seed) }
@@ -449,4 +450,62 @@ fn two_runs_of_the_same_seeds_put_out_the_same() {
         assert_eq!(one.log, again.log);
         assert_eq!((&one.records, &one.bottle_bytes, one.streamed), (&again.records, &again.bottle_bytes, again.streamed));
     }
+}
+
+#[test]
+fn a_clock_a_day_behind_is_said_and_heals() {
+    let mut mesh = listed(1..=8, |_| {});
+    mesh.run_for(5 * SECOND);
+    mesh.kill(3);
+    mesh.clock_error_ms.insert(3, -DAY_MS);
+    mesh.restart(3, plan(4));
+    mesh.run_for(10 * SECOND);
+    let said = status(&mesh, 3).waits_for.unwrap();
+    assert!(said.contains("this machine's clock to be right: by it, 7 of 8 listed nodes"), "{said}");
+    let id = mesh.hosts[3].id;
+    let held = |mesh: &Mesh| mesh.hosts[0].node.as_ref().unwrap().bottlerack().seq(&id);
+    assert_eq!(held(&mesh), Some(mesh.hosts[3].newest().seq()), "its numbers go on where they were");
+    mesh.clock_error_ms.remove(&3);
+    mesh.run_for(5 * SECOND);
+    assert_eq!(status(&mesh, 3).waits_for, None);
+    assert_eq!(status(&mesh, 3).counts.iter().filter(|(name, _)| *name == "out-of-place").count(), 0);
+}
+
+#[test]
+fn a_clock_a_day_ahead_is_said_while_it_is_and_after_it_was() {
+    let mut mesh = listed(1..=8, |_| {});
+    mesh.run_for(5 * SECOND);
+    let id = mesh.hosts[3].id;
+    let held = |mesh: &Mesh| mesh.hosts[0].node.as_ref().unwrap().bottlerack().seq(&id);
+    let before = held(&mesh);
+    mesh.kill(3);
+    mesh.clock_error_ms.insert(3, DAY_MS);
+    mesh.restart(3, plan(4));
+    mesh.run_for(10 * SECOND);
+    assert_eq!(held(&mesh), before, "nobody takes a Bottle from the future");
+    let said = status(&mesh, 3).waits_for.unwrap();
+    assert!(said.contains("hold an older one; is this machine's clock right?"), "{said}");
+    mesh.clock_error_ms.remove(&3);
+    mesh.run_for(SECOND);
+    let said = status(&mesh, 3).waits_for.unwrap();
+    assert!(said.contains("a restart, or 24 h 0 min to pass"), "{said}");
+    mesh.kill(3);
+    mesh.restart(3, plan(4));
+    mesh.run_for(10 * SECOND);
+    let said = status(&mesh, 3).waits_for.unwrap();
+    assert!(said.contains("an earlier run had a clock that was ahead, and they will in 2"), "{said}");
+    // The others are not worried by one.
+    assert_eq!(status(&mesh, 0).waits_for, None);
+}
+
+#[test]
+fn a_newcomer_that_is_sent_away_says_why() {
+    let mut mesh = listed(1..=8, |_| {});
+    let list = mesh.list(1, &(0..8).collect::<Vec<_>>(), |_| {});
+    mesh.clock_error_ms.insert(8, DAY_MS);
+    mesh.add(plan(9));
+    mesh.input(8, Input::List(list));
+    mesh.run_for(10 * SECOND);
+    let said = status(&mesh, 8).waits_for.unwrap();
+    assert!(said.contains("does not take its Bottle"), "{said}");
 }
