@@ -388,11 +388,13 @@ impl Node {
     /// An address is a claim: who nobody vouches for must not make a node knock at doors inside of its own network.
     fn may_dial(&self, node: NodeId, address: &Address) -> bool {
         let ip = address.ip.to_canonical();
-        let is_public = policy::special_purpose(ip).is_none();
         let may = if ip.is_loopback() {
             self.params.loopback_allowed
         } else {
-            is_public || self.params.private_allowed || self.trust(&node) == Trust::Trusted || self.links.is_fixed(&node)
+            policy::is_public(ip)
+                || self.params.private_allowed
+                || self.trust(&node) == Trust::Trusted
+                || self.links.is_fixed(&node)
         };
         may && address.lane_type() == Some(LaneType::TlsTcp)
     }
@@ -497,7 +499,15 @@ mod tests {
             let node = client(params);
             node.may_dial(NodeId([7; 32]), &Address::new(address.parse().unwrap(), LaneType::TlsTcp))
         };
-        for address in ["10.0.0.1:1717", "192.168.1.1:443", "169.254.169.254:17", "[fe80::1]:1717", "[::ffff:10.0.0.1]:1717"] {
+        for address in [
+            "10.0.0.1:1717",
+            "192.168.1.1:443",
+            "169.254.169.254:17",
+            "[fe80::1]:1717",
+            "[::ffff:10.0.0.1]:1717",
+            "[64:ff9b::a00:1]:1717",
+            "[2002:a00:1::1]:1717",
+        ] {
             assert!(!may(Params::DEFAULT, address), "{address}");
             assert!(may(Params::private(), address), "{address}");
         }
