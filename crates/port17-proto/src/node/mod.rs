@@ -44,7 +44,7 @@ use list::Lists;
 use own::Own;
 use record::RecordKey;
 
-use crate::bottle::{Address, VerifiedBottle};
+use crate::bottle::{Address, BottleRules, VerifiedBottle};
 use crate::bottlerack::{Bottlerack, Trust};
 use crate::crypto::Entropy;
 use crate::ids::{NetworkId, NodeId};
@@ -345,7 +345,12 @@ impl Node {
     // ---- Bottles of others (spec 04; spec 10, 1) ----
 
     /// A newer list is in force: who was not known before may be dialled now.
-    fn list_changed(&mut self) {
+    fn list_changed(&mut self, rules_before: &BottleRules) {
+        if *rules_before != self.params.bottle_rules() && matches!(self.part, Part::Node(_)) {
+            // The own Bottle may not be valid by the new ones.
+            self.turn_circuit_keys();
+            self.want_bottle();
+        }
         self.trust_listed();
         self.bottlerack.set_rules(self.params.rack_rules());
         self.dial_all_missing();
