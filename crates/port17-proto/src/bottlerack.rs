@@ -479,11 +479,6 @@ impl Bottlerack {
         dropped
     }
 
-    /// When the next one expires, Unix milliseconds.
-    pub fn next_expiry_ms(&self) -> Option<u64> {
-        self.iter().map(|stored| stored.bottle.expires_ms()).min()
-    }
-
     /// Drops evidence found before `found_before_ms`.
     pub fn forget_equivocations(&mut self, found_before_ms: u64) {
         let old = self.equivocations.iter().filter(|(_, evidence)| evidence.found_ms < found_before_ms);

@@ -4,7 +4,7 @@
 mod sample_bottle;
 mod sample_list;
 
-use port17_proto::bottle::{BottleError, CborError};
+use port17_proto::bottle::{BottleError, CborError, UnverifiedBottle};
 use port17_proto::crypto;
 use port17_proto::ids::NetworkId;
 use port17_proto::limits::{LIST_BYTES, LIST_LIFE_S, LIST_SIGNATURES};
@@ -359,6 +359,16 @@ fn the_lives_of_a_lists_bottles_are_those_of_its_parameters() {
 }
 
 // ---- What people read ----
+
+#[test]
+fn a_list_can_shorten_the_life_of_circuit_keys_whatever_its_nodes_have_now() {
+    let hours = |hours: u64| std::time::Duration::from_secs(hours * 3600);
+    let lives = Params { circuit_key_lifetime: hours(3), circuit_key_interval: hours(1), ..Params::DEFAULT };
+    let bottle = UnverifiedBottle::parse(&content().nodes[0]).unwrap();
+    assert!(bottle.verify_of_any_age(&lives.bottle_rules()).is_err(), "such a Bottle is no hop any more");
+    let shorter = ListContent { params: lives, ..content() };
+    assert!(verdict(&signed(&shorter), NOW_S).is_ok());
+}
 
 #[test]
 fn every_refusal_says_what_to_do() {

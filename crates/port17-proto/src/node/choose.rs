@@ -164,6 +164,7 @@ impl Node {
         }
         let next = self.spread(self.params.link_evaluate);
         self.timers.set(TimerKey::Choose, self.now.mono + next);
+        self.forget_rests();
         self.release_anchors();
         self.drop_refused();
         self.choose_links();
@@ -369,14 +370,21 @@ impl Node {
             return;
         }
         let since = *choice.cut_off.get_or_insert(now);
+        // The other part may be back at any moment: until then one after the other is tried, and not as rarely as others are looked at.
+        let next = if since + grace > now { since + grace } else { now + grace.max(self.params.backoff_max) };
+        self.timers.set_earlier(TimerKey::Choose, next);
         if since + grace > now {
-            return self.timers.set_earlier(TimerKey::Choose, since + grace);
+            return;
         }
         let seed = self.seed();
-        let trusted = far.iter().filter(|node| self.trust(node) == Trust::Trusted && self.may_choose(node) && !self.rests(node));
-        let best = trusted.max_by_key(|node| rendezvous(&seed, &self.id, node)).copied();
-        if let Some(best) = best {
-            self.choose_node(best);
+        let trusted = far.into_iter().filter(|node| self.trust(node) == Trust::Trusted && self.may_choose(node));
+        let (resting, fresh): (Vec<NodeId>, Vec<NodeId>) = trusted.partition(|node| self.rests(node));
+        if let Some(best) = fresh.into_iter().max_by_key(|node| rendezvous(&seed, &self.id, node)) {
+            return self.choose_node(best);
+        }
+        let until = |node: &NodeId| self.part_choice().and_then(|choice| choice.resting.get(node)).map(|rest| rest.until);
+        if let Some(longest) = resting.into_iter().min_by_key(until) {
+            self.choose_again(longest);
         }
     }
 

@@ -51,8 +51,12 @@ impl CircuitKeys {
         ids
     }
 
-    fn is_new_one_due(&self, mono: Duration, unix_s: u64, interval: Duration) -> bool {
-        self.current().is_none_or(|key| key.created + interval <= mono || key.created_s + interval.as_secs() <= unix_s)
+    fn is_new_one_due(&self, mono: Duration, unix_s: u64, interval: Duration, lifetime: Duration) -> bool {
+        self.current().is_none_or(|key| {
+            let is_old = key.created + interval <= mono || key.created_s.saturating_add(interval.as_secs()) <= unix_s;
+            // By a newer list it would live too long: nobody takes a Bottle with it any more.
+            is_old || key.created_s.saturating_add(lifetime.as_secs()) < key.not_after_s
+        })
     }
 
     fn next_due(&self, interval: Duration, lifetime: Duration) -> Option<Duration> {
@@ -72,7 +76,7 @@ impl Node {
         // spec 03, 2: erased at its end, whatever Bottle still carries it
         let ended = keys.take_ended(mono, unix_s, lifetime);
         self.outputs.extend(ended.into_iter().map(Output::EraseCircuitKey));
-        let due = keys.is_new_one_due(mono, unix_s, interval);
+        let due = keys.is_new_one_due(mono, unix_s, interval, lifetime);
         let next = keys.next_due(interval, lifetime).unwrap_or(Duration::MAX).max(mono + Duration::from_secs(1));
         self.timers.set(TimerKey::CircuitKeys, next.min(mono + CLOCK_CHECK));
         if due {

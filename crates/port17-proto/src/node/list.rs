@@ -202,6 +202,7 @@ impl Node {
     fn accept_list(&mut self, list: VerifiedList) -> Taken {
         let seq = list.seq();
         let held = Held::new(list);
+        let rules_before = self.params.bottle_rules();
         self.params = held.list.params().clone();
         self.push(Output::Save(RecordKey::List, held.bytes.clone()));
         self.lists.held = Some(held);
@@ -216,7 +217,7 @@ impl Node {
         for lane in self.talking_lanes() {
             self.send(lane, &Message::ListSeq(seq));
         }
-        self.list_changed();
+        self.list_changed(&rules_before);
         Taken::Accepted
     }
 

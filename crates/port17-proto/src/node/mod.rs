@@ -44,7 +44,7 @@ use list::Lists;
 use own::Own;
 use record::RecordKey;
 
-use crate::bottle::{Address, VerifiedBottle};
+use crate::bottle::{Address, BottleRules, VerifiedBottle};
 use crate::bottlerack::{Bottlerack, Trust};
 use crate::crypto::Entropy;
 use crate::ids::{NetworkId, NodeId};
@@ -345,7 +345,12 @@ impl Node {
     // ---- Bottles of others (spec 04; spec 10, 1) ----
 
     /// A newer list is in force: who was not known before may be dialled now.
-    fn list_changed(&mut self) {
+    fn list_changed(&mut self, rules_before: &BottleRules) {
+        if *rules_before != self.params.bottle_rules() && matches!(self.part, Part::Node(_)) {
+            // The own Bottle may not be valid by the new ones.
+            self.turn_circuit_keys();
+            self.want_bottle();
+        }
         self.trust_listed();
         self.bottlerack.set_rules(self.params.rack_rules());
         self.dial_all_missing();
@@ -388,11 +393,13 @@ impl Node {
     /// An address is a claim: who nobody vouches for must not make a node knock at doors inside of its own network.
     fn may_dial(&self, node: NodeId, address: &Address) -> bool {
         let ip = address.ip.to_canonical();
-        let is_public = policy::special_purpose(ip).is_none();
         let may = if ip.is_loopback() {
             self.params.loopback_allowed
         } else {
-            is_public || self.params.private_allowed || self.trust(&node) == Trust::Trusted || self.links.is_fixed(&node)
+            policy::is_public(ip)
+                || self.params.private_allowed
+                || self.trust(&node) == Trust::Trusted
+                || self.links.is_fixed(&node)
         };
         may && address.lane_type() == Some(LaneType::TlsTcp)
     }
@@ -497,7 +504,15 @@ mod tests {
             let node = client(params);
             node.may_dial(NodeId([7; 32]), &Address::new(address.parse().unwrap(), LaneType::TlsTcp))
         };
-        for address in ["10.0.0.1:1717", "192.168.1.1:443", "169.254.169.254:17", "[fe80::1]:1717", "[::ffff:10.0.0.1]:1717"] {
+        for address in [
+            "10.0.0.1:1717",
+            "192.168.1.1:443",
+            "169.254.169.254:17",
+            "[fe80::1]:1717",
+            "[::ffff:10.0.0.1]:1717",
+            "[64:ff9b::a00:1]:1717",
+            "[2002:a00:1::1]:1717",
+        ] {
             assert!(!may(Params::DEFAULT, address), "{address}");
             assert!(may(Params::private(), address), "{address}");
         }

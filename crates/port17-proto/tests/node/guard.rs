@@ -390,3 +390,23 @@ fn the_clients_own_end_is_not_its_guards_failure() {
     mesh.run_for(10 * SECOND);
     assert_eq!(guards(&mesh, client).into_iter().collect::<BTreeSet<_>>(), set, "it was not out of reach for long");
 }
+
+#[test]
+fn when_all_guards_were_down_for_long_the_first_that_is_back_is_used_and_then_the_primary() {
+    let (mut mesh, client) = world(|_| {});
+    let set = guards(&mesh, client);
+    for node in &set {
+        let host = mesh.host_of(*node);
+        mesh.kill(host);
+    }
+    mesh.run_for(60 * SECOND);
+    assert!(waits_for(&mesh, client).unwrap().contains("its guard"));
+    for node in [set[2], set[0]] {
+        let host = mesh.host_of(node);
+        let seed = (1..=7).find(|seed| id_of(*seed) == node).unwrap();
+        mesh.restart(host, Plan { decides: true, ..Plan::new(seed) });
+        mesh.run_for(10 * SECOND);
+        assert_eq!((active(&mesh, client), linked(&mesh, client)), (node, BTreeSet::from([node])));
+    }
+    assert_eq!(guards(&mesh, client), set, "the same three");
+}

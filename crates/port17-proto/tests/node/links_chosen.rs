@@ -509,3 +509,41 @@ fn a_newcomer_that_is_sent_away_says_why() {
     let said = status(&mesh, 8).waits_for.unwrap();
     assert!(said.contains("does not take its Bottle"), "{said}");
 }
+
+/// Everybody holds the newest Bottle of all who run.
+fn all_known(mesh: &Mesh) -> bool {
+    let nodes: Vec<usize> = alive(mesh).into_iter().filter(|host| !mesh.hosts[*host].published.is_empty()).collect();
+    alive(mesh).into_iter().all(|host| {
+        let rack = mesh.hosts[host].node.as_ref().unwrap().bottlerack();
+        let others = nodes.iter().filter(|other| **other != host);
+        others.into_iter().all(|other| rack.seq(&mesh.hosts[*other].id) == Some(mesh.hosts[*other].newest().seq()))
+    })
+}
+
+#[test]
+fn a_mesh_that_was_cut_in_two_for_long_grows_together_again() {
+    let mut mesh = listed(1..=12, |_| {});
+    mesh.run_until(5 * SECOND, "a settled mesh", is_settled);
+    let list = mesh.list(1, &(0..12).collect::<Vec<_>>(), |_| {});
+    let client = mesh.add_client(77, Params::demo(), None);
+    mesh.input(client, Input::List(list));
+    mesh.run_for(2 * SECOND);
+    mesh.split = (0..6).collect();
+    mesh.run_for(200 * SECOND);
+    assert!(up(&mesh, 0).iter().all(|node| mesh.host_of(*node) < 6) && !up(&mesh, 0).is_empty());
+    // Both parts go on: new keys, new links.
+    mesh.kill(2);
+    mesh.kill(8);
+    mesh.run_for(SECOND);
+    mesh.restart(2, plan(3));
+    mesh.restart(8, plan(9));
+    mesh.run_for(50 * SECOND);
+    mesh.split.clear();
+    mesh.run_until(15 * SECOND, "all known", all_known);
+    mesh.run_for(15 * SECOND);
+    assert_eq!(reach(&mesh, 0), 12);
+    assert!(all_known(&mesh) && !mesh.hosts[client].links.is_empty());
+    for host in 0..12 {
+        assert_eq!(status(&mesh, host).waits_for, None, "host {host}");
+    }
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use port17_proto::bottle::UnverifiedBottle;
 use port17_proto::crypto::{Secret, SigningKey};
 use port17_proto::limits::{LIST_AHEAD_S, LIST_ASKS, LIST_BYTES, LIST_PIECE_BYTES};
 use port17_proto::network::{Definition, ListContent, Roots, SignedList};
@@ -212,6 +213,27 @@ fn a_new_lists_parameters_hold_at_once() {
     solo.handle(Input::List(signed(&ListContent { params: params.clone(), ..content(5) })));
     assert_eq!(solo.node.params(), &params);
     assert_eq!(solo.node.status().params, "own");
+}
+
+#[test]
+fn a_bottle_that_a_new_list_makes_invalid_is_made_anew() {
+    let mut solo = node(None);
+    solo.wait(Duration::from_secs(1));
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    let params =
+        Params { circuit_key_interval: hours(2), circuit_key_lifetime: hours(6), link_key_lifetime: hours(24), ..Params::demo() };
+    assert!(solo.published().last().unwrap().content().circuit_key.not_after_s > now_s() + 7 * 3600);
+    solo.outputs.clear();
+    solo.handle(Input::List(signed(&ListContent { params: params.clone(), ..content(5) })));
+    solo.wait(Duration::from_secs(2));
+    let made = solo.published().last().unwrap().envelope().to_vec();
+    let now_ms = super::solo::time(solo.now).unix_ms;
+    assert!(UnverifiedBottle::parse(&made).unwrap().verify(now_ms, &params.bottle_rules()).is_ok());
+    // One that changes nothing for Bottles costs none.
+    solo.outputs.clear();
+    solo.handle(Input::List(signed(&ListContent { params, ..content(6) })));
+    solo.wait(Duration::from_secs(5));
+    assert!(solo.published().is_empty());
 }
 
 #[test]

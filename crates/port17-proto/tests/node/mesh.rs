@@ -195,6 +195,8 @@ pub struct Mesh {
     pub clock_error_ms: BTreeMap<usize, i64>,
     /// Hosts whose packets are dropped without a word.
     pub silent: BTreeSet<usize>,
+    /// Hosts that no packet of the others reaches, nor theirs the others.
+    pub split: BTreeSet<usize>,
     /// Hosts that do not get others' Bottles.
     pub without_bottles: BTreeSet<usize>,
     /// Those who join from now on belong to `network()`.
@@ -217,6 +219,7 @@ impl Mesh {
             now: Duration::from_secs(1000),
             clock_error_ms: BTreeMap::new(),
             silent: BTreeSet::new(),
+            split: BTreeSet::new(),
             without_bottles: BTreeSet::new(),
             in_network: false,
             keeps_records: false,
@@ -462,7 +465,7 @@ impl Mesh {
             }
             Output::Send { lane, urgent, message } => {
                 let Some((other, there)) = self.lanes.get(&(host, lane)).copied() else { return };
-                if self.silent.contains(&host) || self.silent.contains(&other) {
+                if self.is_cut(host, other) {
                     return;
                 }
                 if !urgent {
@@ -539,13 +542,18 @@ impl Mesh {
         let Some(other) = self.hosts.iter().position(|host| host.addresses.iter().any(|at| addresses.contains(at))) else {
             return Err(DialFailure::Unreachable);
         };
-        if self.silent.contains(&other) || self.silent.contains(&from) {
+        if self.is_cut(from, other) {
             return Err(DialFailure::Timeout);
         }
         if self.hosts[other].node.is_none() {
             return Err(DialFailure::Refused);
         }
         if expected.contains(&self.hosts[other].link_key) { Ok(other) } else { Err(DialFailure::WrongKey) }
+    }
+
+    fn is_cut(&self, one: usize, other: usize) -> bool {
+        let silent = self.silent.contains(&one) || self.silent.contains(&other);
+        silent || self.split.contains(&one) != self.split.contains(&other)
     }
 
     fn make_lane(&mut self, from: usize, to: usize, dial: port17_proto::node::io::DialId, show: ShownKey) {
@@ -565,7 +573,7 @@ impl Mesh {
 
     fn cut(&mut self, end: (usize, LaneId), why: LaneLoss) {
         if let Some((other, there)) = self.lanes.get(&end).copied() {
-            if self.silent.contains(&end.0) || self.silent.contains(&other) {
+            if self.is_cut(end.0, other) {
                 self.lanes.remove(&end);
                 return;
             }

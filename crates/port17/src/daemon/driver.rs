@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use port17_proto::bottle::{Seq, UnverifiedBottle, VerifiedBottle};
+use port17_proto::bottle::{Address, Seq, UnverifiedBottle, VerifiedBottle};
 use port17_proto::bottlerack::Trust;
 use port17_proto::crypto::Entropy;
 use port17_proto::identity::LinkKey;
@@ -97,6 +97,8 @@ struct Held {
     /// Dialled from here.
     dialled: bool,
     remote: SocketAddr,
+    /// Whose it is, once it is admitted.
+    node: Option<NodeId>,
 }
 
 /// Lanes that wait for the driver.
@@ -254,7 +256,7 @@ impl Driver {
                 let peer_key = connection.peer_key;
                 let pool = Arc::clone(&self.plane.pool);
                 tokio::spawn(lane::run(lane.clone(), *connection, pool, self.plane.clock, Arc::clone(&self.plane)));
-                self.lanes.insert(id, Held { lane, dialled: dialled.is_some(), remote });
+                self.lanes.insert(id, Held { lane, dialled: dialled.is_some(), remote, node: None });
                 Some(Input::LaneUp { lane: id, dialled, peer_key, remote: remote.ip() })
             }
         }
@@ -422,6 +424,9 @@ impl Driver {
     }
 
     fn admit(&mut self, lane: LaneId, peer: Peer, circuits: u32) {
+        if let Some(held) = self.lanes.get_mut(&lane) {
+            held.node = peer.node();
+        }
         // Before the first circuit can come over it (law 1).
         if self.view_renewal.is_old() {
             self.renew_view()
@@ -596,10 +601,21 @@ impl Driver {
     fn renew_guard(&mut self) {
         let Some(exit) = &self.exit else { return };
         let view = self.view.borrow().clone();
-        let lanes = self.lanes.values().filter(|held| held.dialled).map(|held| held.remote);
+        let lanes = self.lanes.values().flat_map(|held| self.mesh_addresses(held));
         let mesh: Vec<_> = self.listening.iter().copied().chain(view.addresses.iter().copied()).chain(lanes).collect();
         exit.update_guard(|guard| guard.set_mesh(mesh));
         self.renew_machine();
+    }
+
+    /// Where the other end of a lane listens: the address that was dialled; of one that dialled, what it claims about the address that it
+    /// came from. Any other claim refuses nothing.
+    fn mesh_addresses(&self, held: &Held) -> Vec<SocketAddr> {
+        if held.dialled {
+            return vec![held.remote];
+        }
+        let stored = held.node.and_then(|node| self.node.bottlerack().get(&node));
+        let claimed = stored.into_iter().flat_map(|stored| stored.bottle.content().addresses.iter().map(Address::socket));
+        claimed.filter(|address| address.ip() == held.remote.ip()).collect()
     }
 
     /// The machine's own addresses, which the exit must not connect to either.
