@@ -58,7 +58,7 @@ make_host() { # NAME NUMBER
     done
     # shellcheck disable=SC2016
     ip netns exec "$tag-$name" unshare --mount --propagation private bash -c '
-        for directory in '"${private[*]}"'; do mount -t tmpfs tmpfs "$directory"; done
+        for directory in '"${private[*]}"'; do mount -t tmpfs -o mode=700 tmpfs "$directory"; done
         mount --bind '"$work/hosts"' /etc/hosts
         echo $$ >'"$work/$name.keeper"'
         exec sleep infinity' &
@@ -85,7 +85,10 @@ run_guide() { # GUIDE
     local block host
     rm -rf "$work/blocks" && mkdir -p "$work/blocks"
     blocks "$guides/$1"
+    local before=$failed
     for block in "$work"/blocks/*; do
+        # What comes after a failed step says nothing.
+        [ "$failed" -eq "$before" ] || return 0
         host=$(basename "$block" | cut -d. -f2)
         case $block in
             *.wait) check "$1: $host: $(tail -n 1 "$block")" told "$host" wait_for 30 on "$host" "$block" ;;

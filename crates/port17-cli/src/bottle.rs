@@ -2,9 +2,10 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use port17::bottles::{BottleDirectory, read_bottle, read_bounded};
+use port17::control;
 use port17::keystore::Keystore;
 use port17_proto::bottle::{
     Address, BottleContent, BottleError, BottleRules, LinkClaim, UnverifiedBottle, VerifiedBottle, capacity_mbit_s, rtt_us,
@@ -14,6 +15,7 @@ use port17_proto::wire::registry::{LaneType, Scope};
 use serde_json::{Value, json};
 
 use crate::arguments::BottleCommand;
+use crate::daemon;
 use crate::failure::{Failure, Kind};
 use crate::output::{Output, write_out};
 use crate::settings::Settings;
@@ -196,6 +198,9 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
+/// What a node that has just started may take until its Bottle is out.
+const START: Duration = Duration::from_secs(5);
+
 fn export(settings: &Settings, to: Option<&Path>, output: Output) -> Result<(), Failure> {
     let config = settings.load_or_default()?;
     let identity = Keystore::existing(&config.identity.dir)?.map(|keys| keys.identity()).transpose()?.flatten();
@@ -205,7 +210,19 @@ fn export(settings: &Settings, to: Option<&Path>, output: Output) -> Result<(), 
     };
     let (node, bottles) = (identity.node_id(), BottleDirectory::new(&config.bottles));
     let path = bottles.path_of(&node);
-    let Some(bytes) = bottles.read(&node).map_err(|error| Failure::system(path.display(), &error))? else {
+    let read = || bottles.read(&node).map_err(|error| Failure::system(path.display(), &error));
+    let began = Instant::now();
+    let mut found = read()?;
+    // A script asks the moment after it has started the node.
+    while found.is_none() && began.elapsed() < START {
+        let runs = daemon::block_on(control::status(&config.control))?.is_ok();
+        if !runs && began.elapsed() > START / 5 {
+            break;
+        }
+        std::thread::sleep(START / 50);
+        found = read()?;
+    }
+    let Some(bytes) = found else {
         let problem = format!("{}: this node has no Bottle yet; a running `port17 node` writes it", path.display());
         return Err(Failure::new(Kind::Failed, problem));
     };

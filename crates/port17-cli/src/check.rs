@@ -15,6 +15,7 @@ use crate::failure::{Failure, Kind};
 use crate::network::{self, Loaded, PUBLIC_HAS_NO_LIST};
 use crate::output::Output;
 use crate::settings::Settings;
+use crate::status::counted;
 
 /// One line of the report.
 #[derive(Serialize)]
@@ -113,8 +114,8 @@ fn network(path: &Path) -> Finding {
             Finding::bad("network", Failure::new(Kind::NoNetwork, format_args!("{}: {PUBLIC_HAS_NO_LIST}", path.display())))
         }
         Ok(Loaded { network, .. }) => {
-            let (name, sources) = (network.definition.name(), network.sources.len());
-            Finding::ok("network", format_args!("{}: network {name}, {sources} sources of its list", path.display()))
+            let (name, sources) = (network.definition.name(), counted(network.sources.len() as u64, "source"));
+            Finding::ok("network", format_args!("{}: network {name}, {sources} of its list", path.display()))
         }
         Err(failure) => Finding::bad("network", failure),
     }

@@ -34,6 +34,7 @@ use self::stop::Stop;
 use crate::arguments::{Arguments, DemoArguments};
 use crate::failure::{Failure, Kind};
 use crate::output::{Output, write_out};
+use crate::status::counted;
 
 /// What the demo downloads.
 const PATH: &str = "/100m.bin";
@@ -153,7 +154,8 @@ impl Show<'_> {
     fn introduce(&mut self, mesh: &Mesh) -> Result<(), Failure> {
         let Plan { members, socks, origin, .. } = self.plan;
         let place = if mesh.has_processes() { "processes of their own" } else { "one process" };
-        self.say(&format!("{} nodes and a client on this machine, in {place}", members.len() - 1))?;
+        let nodes = counted(members.len() as u64 - 1, "node");
+        self.say(&format!("{nodes} and a client on this machine, in {place}"))?;
         self.say("parameters: the demo set, for a mesh on one machine; not for a network of strangers")?;
         for member in members.iter().filter(|member| member.node.is_some()) {
             let [address] = member.config.node.listen[..] else { continue };
@@ -315,7 +317,7 @@ async fn missing(member: &Member) -> Option<String> {
     match control::status(&member.config.control).await {
         Err(error) => Some(error.to_string()),
         Ok(Status { waiting_for: Some(waiting), .. }) => Some(waiting),
-        Ok(status) => status.links.iter().all(|link| !link.up).then(|| "its first link".to_owned()),
+        Ok(status) => (!status.links.is_empty() && status.links.iter().all(|link| !link.up)).then(|| "its first link".to_owned()),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::settings::Settings;
 
 /// Prints the lines that lead a shell's programs into the running client.
 pub(crate) async fn run(settings: &Settings, output: Output) -> Result<(), Failure> {
-    let socket = settings.load_or_default()?.control;
+    let socket = settings.control()?;
     let status = control::status(&socket).await?;
     let Some(proxy) = status.socks else {
         let problem =

@@ -17,7 +17,7 @@ pub(crate) enum Kind {
     Usage = 2,
     /// The configuration, or what it names.
     Configuration = 3,
-    /// No daemon, no links.
+    /// No daemon, or one that starts or ends; no links.
     NoNetwork = 4,
     /// Links, but no route.
     NoRoute = 5,
@@ -52,14 +52,27 @@ impl Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self::new(Kind::Configuration, error)
+        let kind = match &error {
+            ConfigError::Read { source, .. } => unreadable(source),
+            ConfigError::Invalid { .. } => Kind::Configuration,
+        };
+        Self::new(kind, error)
     }
 }
 
 impl From<NetworkFileError> for Failure {
     fn from(error: NetworkFileError) -> Self {
-        Self::new(Kind::Configuration, error)
+        let kind = match &error {
+            NetworkFileError::Read { source, .. } => unreadable(source),
+            NetworkFileError::Invalid { .. } => Kind::Configuration,
+        };
+        Self::new(kind, error)
     }
+}
+
+/// What kind of failure it is that a file which the configuration needs cannot be read.
+fn unreadable(error: &io::Error) -> Kind {
+    if error.kind() == io::ErrorKind::PermissionDenied { Kind::Resource } else { Kind::Configuration }
 }
 
 impl From<KeystoreError> for Failure {
@@ -82,6 +95,7 @@ impl From<ControlError> for Failure {
             ControlError::Answer { .. } => Kind::Failed,
             ControlError::Refused(refusal) => match refusal.code {
                 RefusalCode::NoRoute => Kind::NoRoute,
+                RefusalCode::Unavailable => Kind::NoNetwork,
                 RefusalCode::BadRequest | RefusalCode::UnknownNode => Kind::Usage,
                 RefusalCode::Configuration => Kind::Configuration,
                 RefusalCode::NotFound
@@ -89,7 +103,6 @@ impl From<ControlError> for Failure {
                 | RefusalCode::Timeout
                 | RefusalCode::NotAClient
                 | RefusalCode::TooLarge
-                | RefusalCode::Unavailable
                 | RefusalCode::Other => Kind::Failed,
             },
         };
@@ -102,14 +115,32 @@ impl From<DaemonError> for Failure {
         match error {
             DaemonError::Keystore(error) => error.into(),
             DaemonError::Control(error) => error.into(),
-            DaemonError::Configuration(_) | DaemonError::Network(_) | DaemonError::Tls(_) => {
-                Self::new(Kind::Configuration, error)
-            }
+            DaemonError::Network(error) => error.into(),
+            DaemonError::Configuration(_) | DaemonError::Tls(_) => Self::new(Kind::Configuration, error),
             DaemonError::Listen { .. }
             | DaemonError::Proxy(_)
             | DaemonError::Bottles { .. }
             | DaemonError::Store(_)
             | DaemonError::System(_) => Self::new(Kind::Resource, error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_permission_is_no_wrong_configuration() {
+        let read = |kind: io::ErrorKind| Failure::from(ConfigError::Read { path: "/x".into(), source: kind.into() });
+        let (denied, missing) = (read(io::ErrorKind::PermissionDenied), read(io::ErrorKind::NotFound));
+        assert_eq!(denied.kind, Kind::Resource);
+        assert!(
+            denied.message.contains("as the user whose file it is") && !denied.message.contains("init"),
+            "{}",
+            denied.message
+        );
+        assert_eq!(missing.kind, Kind::Configuration);
+        assert!(missing.message.contains("port17 init"), "{}", missing.message);
     }
 }

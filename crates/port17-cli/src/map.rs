@@ -13,7 +13,7 @@ use crate::table::Table;
 
 /// Prints the mesh as the running daemon knows it.
 pub(crate) async fn run(arguments: &MapArguments, settings: &Settings, output: Output) -> Result<(), Failure> {
-    let map = control::map(&settings.load_or_default()?.control).await?;
+    let map = control::map(&settings.control()?).await?;
     if arguments.dot {
         return write_out(dot(&map).as_bytes());
     }

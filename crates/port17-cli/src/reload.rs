@@ -6,7 +6,7 @@ use crate::settings::Settings;
 
 /// Lets the running daemon look again at what it was configured with, and at its network's sources.
 pub(crate) async fn run(settings: &Settings, output: Output) -> Result<(), Failure> {
-    let reloaded = control::reload(&settings.load_or_default()?.control).await?;
+    let reloaded = control::reload(&settings.control()?).await?;
     output.print(describe(&reloaded), &reloaded)
 }
 

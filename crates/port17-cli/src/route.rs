@@ -20,7 +20,7 @@ struct Routes {
 
 /// Prints a route as the running client would draw it now, and the circuits that stand.
 pub(crate) async fn run(arguments: RouteArguments, settings: &Settings, output: Output) -> Result<(), Failure> {
-    let socket = settings.load_or_default()?.control;
+    let socket = settings.control()?;
     let to = arguments.target.clone().unwrap_or_else(|| "some HTTPS server".to_owned());
     let wish = RouteWish { hops: arguments.hops, target: arguments.target, exclude: arguments.exclude };
     let route = control::draw_route(&socket, &wish).await?;

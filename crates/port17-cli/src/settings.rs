@@ -53,6 +53,14 @@ impl Settings {
         }
     }
 
+    /// The control socket of the daemon that is asked. Who names it needs no configuration: it may be broken, or another user's.
+    pub(crate) fn control(&self) -> Result<PathBuf, Failure> {
+        match &self.control {
+            Some(control) => Ok(control.clone()),
+            None => Ok(self.load_or_default()?.control),
+        }
+    }
+
     fn with_control(&self, mut config: Config) -> Config {
         if let Some(control) = &self.control {
             config.control = std::path::absolute(control).unwrap_or_else(|_| control.clone());

@@ -11,7 +11,7 @@ use crate::table::Table;
 
 /// Prints what the running daemon says of itself; exit code 4 while it is not connected.
 pub(crate) async fn run(settings: &Settings, output: Output) -> Result<(), Failure> {
-    let status = control::status(&settings.load_or_default()?.control).await?;
+    let status = control::status(&settings.control()?).await?;
     output.print(describe(&status, now_ms() / 1000), &status)?;
     if status.ready { Ok(()) } else { Err(Failure::silent(Kind::NoNetwork)) }
 }
@@ -42,18 +42,19 @@ fn describe(status: &Status, now_s: u64) -> String {
     ]);
     if let Some(bottle) = &status.bottle {
         let withdrawn = if bottle.withdrawn > 0 {
-            format!(", without {} that are down", counted(bottle.withdrawn, "link"))
+            let are = if bottle.withdrawn == 1 { "is" } else { "are" };
+            format!(", without {} that {are} down", counted(bottle.withdrawn, "link"))
         } else {
             String::new()
         };
         facts.push(["Bottle", &format!("seq {}, published {} ago{withdrawn}", bottle.seq, words(bottle.age_s))]);
     }
     if let Some(store) = &status.store {
-        let state = store
-            .problem
-            .as_ref()
-            .map_or("in order".to_owned(), |problem| format!("{problem}; {} wait", counted(store.waiting, "record")));
-        facts.push(["store", &format!("{}: {state}", store.path)]);
+        let state = store.problem.as_ref().map_or_else(
+            || format!("{}: in order", store.path),
+            |problem| format!("{problem}; {} to write", counted(store.waiting, "record")),
+        );
+        facts.push(["store", &state]);
     }
     if status.role == Role::Node {
         facts.push(["clients", &status.clients.to_string()]);
@@ -124,7 +125,9 @@ fn source_line(source: &SourceStatus) -> String {
     let result = source.result.as_deref().unwrap_or("not asked yet");
     let times = [
         source.tried_s_ago.map(|ago| format!("tried {} ago", words(ago))),
-        source.again_in_s.map(|later| format!("again in {}", words(later))),
+        source
+            .again_in_s
+            .map(|later| format!("{} in {}", if source.tried_s_ago.is_some() { "again" } else { "first" }, words(later))),
     ];
     let times: Vec<String> = times.into_iter().flatten().collect();
     let times = if times.is_empty() { String::new() } else { format!(" ({})", times.join(", ")) };
@@ -255,7 +258,7 @@ mod tests {
             network: network(Some(list), Vec::new()),
             links: vec![link],
             bottle: Some(BottleStatus { seq: 9, age_s: 3600, withdrawn: 1 }),
-            store: Some(StoreStatus { path: "/s".into(), waiting: 2, problem: Some("no space left".into()) }),
+            store: Some(StoreStatus { path: "/s".into(), waiting: 2, problem: Some("/s: no space left".into()) }),
             counts: [("setup-late".to_owned(), 3), ("never".to_owned(), 0)].into(),
             ..ready(Role::Node)
         };
@@ -263,8 +266,8 @@ mod tests {
         for line in [
             "list        seq 7, 3 nodes, signed 1 d ago, expires in 10 d 13 h\n",
             "map         3 nodes; 2 others known, 1 of them trusted\n",
-            "Bottle      seq 9, published 1 h ago, without 1 link that are down\n",
-            "store       /s: no space left; 2 records wait\n",
+            "Bottle      seq 9, published 1 h ago, without 1 link that is down\n",
+            "store       /s: no space left; 2 records to write\n",
             "alice~abcdefghijklm  down 1 min 10 s  0      1.2 ms      here only  refused; again in 5 s\n",
             "\nsetup-late  3\n",
         ] {

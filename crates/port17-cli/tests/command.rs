@@ -133,8 +133,9 @@ fn more_hops_than_nodes_is_a_usage_error() {
 
 #[test]
 fn few_hops_are_said_to_be_for_measuring() {
-    let output = bare().args(["demo", "--check", "--nodes", "1", "--hops", "1"]).output().unwrap();
-    assert!(String::from_utf8(output.stderr).unwrap().contains("for measuring only"));
+    let (out, error) = ends(bare().args(["demo", "--check", "--nodes", "1", "--hops", "1"]), 0);
+    assert!(error.contains("for measuring only"), "{error}");
+    assert!(out.contains("1 node and a client") && out.lines().last().unwrap().starts_with("ok "), "{out}");
 }
 
 #[test]
@@ -244,8 +245,8 @@ impl Said {
 }
 
 impl Daemon for Said {
-    fn status(&self) -> Status {
-        self.status.clone()
+    async fn status(&self) -> Result<Status, Refusal> {
+        Ok(self.status.clone())
     }
 
     async fn map(&self) -> Result<MeshMap, Refusal> {
@@ -452,6 +453,16 @@ fn asking_without_a_daemon_says_how_to_start_one() {
         assert!(out.is_empty());
         assert_eq!(json(&error)["code"], 4);
     }
+}
+
+#[test]
+fn a_daemon_that_is_named_is_asked_whatever_the_configuration_says() {
+    let home = Home::with_config("[client]\nhops = 9");
+    let socket = home.path("elsewhere.sock");
+    let _runtime = serve_status(&socket, Role::Node, None);
+    ends(&mut home.port17(&["status"]), 3);
+    let (out, _) = ends(&mut home.port17(&["--json", "status", "--control", socket.to_str().unwrap()]), 0);
+    assert_eq!(json(&out)["role"], "node");
 }
 
 #[test]

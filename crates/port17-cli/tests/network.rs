@@ -379,7 +379,7 @@ fn init_joins_by_one_file_and_twice_changes_nothing() {
     desk.ends(&["init"], 0);
     assert_eq!(fs::read_to_string(desk.path("conf/port17.toml")).unwrap(), config);
     let (out, _) = desk.ends(&["check"], 0);
-    assert!(out.contains("network three, 1 sources"), "{out}");
+    assert!(out.contains("network three, 1 source of"), "{out}");
 }
 
 #[test]

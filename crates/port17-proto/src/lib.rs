@@ -3,6 +3,7 @@
 
 pub mod bottle;
 pub mod bottlerack;
+mod cbor;
 pub mod circuit;
 pub mod crypto;
 pub mod identity;

@@ -36,6 +36,11 @@ pub use guard::{ExitGuard, Refusal};
 pub use pattern::{Net, Pattern, PatternError, Ports};
 pub use special::special_purpose;
 
+/// Whether an address is public in each form that it has: as it is, and unwrapped where it holds an IPv4 address.
+pub fn is_public(ip: IpAddr) -> bool {
+    special::forms(ip).all(|form| special_purpose(form).is_none())
+}
+
 /// What a rule does with what it matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {

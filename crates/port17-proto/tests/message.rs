@@ -1,10 +1,14 @@
 //! The control stream (spec 05, 4): what is said comes through, and nothing else does.
 
-use port17_proto::ids::NetworkId;
-use port17_proto::limits::CONTROL_MESSAGE_BYTES;
+use port17_proto::bottle::{Seq, ShortId};
+use port17_proto::ids::{NetworkId, NodeId};
+use port17_proto::limits::{
+    ANNOUNCE_IDS, BOTTLE_BYTES, BOTTLES_BYTES, CONTROL_MESSAGE_BYTES, LIST_PIECE_BYTES, RECONCILE_ENTRIES, TOMBSTONE_BYTES,
+    WANT_IDS,
+};
 use port17_proto::wire::message::{
-    Hello, LaneSlot, LinkId, Message, MessageError, MessageStream, PIECE_BYTES, RawMessage, read_control_body, split_into_pieces,
-    write_control_body,
+    Held, Hello, LaneSlot, LinkId, Message, MessageError, MessageStream, PIECE_BYTES, RawMessage, read_control_body,
+    split_into_pieces, write_control_body,
 };
 use port17_proto::wire::registry::{BODY_BYTES, ControlType, GoAwayReason, Role};
 use proptest::prelude::*;
@@ -56,6 +60,96 @@ fn hello_has_these_bytes() {
     ]
     .concat();
     assert_eq!(Message::Hello(Hello { circuits: 16, ..hello() }).encode(), expected);
+}
+
+fn ids(count: usize) -> Vec<ShortId> {
+    vec![ShortId([7; 16]); count]
+}
+
+fn reconcile(entries: usize) -> Message {
+    let held = Held { node: NodeId([1; 32]), seq: Seq(u64::MAX), short_id: ShortId([7; 16]) };
+    Message::Reconcile { more: true, held: vec![held; entries] }
+}
+
+fn bottles(count: usize, bytes: usize) -> Message {
+    Message::Bottles { more: true, envelopes: vec![vec![5; bytes]; count] }
+}
+
+fn list(bytes: usize) -> Message {
+    Message::List { seq: u64::MAX, offset: u32::MAX, total: u32::MAX, bytes: vec![5; bytes] }
+}
+
+fn through_the_stream(message: &Message) -> Result<Message, MessageError> {
+    let raw = MessageStream::new().feed(&message.encode())?.remove(0);
+    Message::decode(&raw, false)
+}
+
+#[test]
+fn messages_of_the_stream_come_through_up_to_their_bounds() {
+    let largest = [
+        Message::Announce(ids(ANNOUNCE_IDS)),
+        Message::Want(ids(WANT_IDS)),
+        bottles(BOTTLES_BYTES / BOTTLE_BYTES, BOTTLE_BYTES),
+        Message::Bottles { more: false, envelopes: vec![] },
+        Message::Tombstones(vec![vec![5; TOMBSTONE_BYTES]; BOTTLES_BYTES / TOMBSTONE_BYTES]),
+        reconcile(RECONCILE_ENTRIES),
+        reconcile(0),
+        Message::ListSeq(0),
+        Message::WantList { seq: u64::MAX, offset: u32::MAX },
+        list(LIST_PIECE_BYTES),
+        Message::Publish,
+        Message::Unpublish,
+    ];
+    for message in largest {
+        assert_eq!(through_the_stream(&message).as_ref(), Ok(&message));
+        let RawMessage { code, body } = MessageStream::new().feed(&message.encode()).unwrap().remove(0);
+        let longer = RawMessage { code, body: [&body[..], &[0]].concat() };
+        assert_eq!(Message::decode(&longer, false), Err(MessageError::Malformed), "a byte behind it");
+        let shorter = RawMessage { code, body: body[..body.len() - 1].to_vec() };
+        assert_eq!(Message::decode(&shorter, false), Err(MessageError::Malformed), "cut");
+    }
+}
+
+#[test]
+fn messages_of_the_stream_beyond_their_bounds_are_refused() {
+    let beyond = [
+        Message::Announce(ids(0)),
+        Message::Announce(ids(ANNOUNCE_IDS + 1)),
+        Message::Want(ids(0)),
+        Message::Want(ids(WANT_IDS + 1)),
+        bottles(1, 0),
+        bottles(1, BOTTLE_BYTES + 1),
+        bottles(16, BOTTLES_BYTES / 16 + 1),
+        Message::Tombstones(vec![]),
+        Message::Tombstones(vec![vec![5; TOMBSTONE_BYTES + 1]]),
+        reconcile(RECONCILE_ENTRIES + 1),
+        list(LIST_PIECE_BYTES + 1),
+    ];
+    for message in beyond {
+        assert_eq!(through_the_stream(&message), Err(MessageError::Malformed));
+    }
+    // Half an id, half an entry, more = 2, TOMBSTONES with more.
+    let bodies: [(ControlType, &[u8]); 4] = [
+        (ControlType::Announce, &[0xa1, 1, 0x48, 0, 0, 0, 0, 0, 0, 0, 0]),
+        (ControlType::Reconcile, &[0xa2, 1, 0, 2, 0x41, 0]),
+        (ControlType::Bottles, &[0xa2, 1, 2, 2, 0x80]),
+        (ControlType::Tombstones, &[0xa2, 1, 1, 2, 0x81, 0x41, 0]),
+    ];
+    for (known, body) in bodies {
+        let raw = RawMessage { code: known.code(), body: body.to_vec() };
+        assert_eq!(Message::decode(&raw, false), Err(MessageError::Malformed), "{known:?}");
+    }
+}
+
+#[test]
+fn messages_of_the_stream_have_these_bytes() {
+    let announce = [&[0, 0, 0, 20, 16, 0xa1, 0x01, 0x50][..], &[7; 16]].concat();
+    assert_eq!(Message::Announce(ids(1)).encode(), announce);
+    assert_eq!(Message::ListSeq(5).encode(), [0, 0, 0, 4, 22, 0xa1, 0x01, 0x05]);
+    assert_eq!(Message::Publish.encode(), [0, 0, 0, 2, 36, 0xa0]);
+    let bottles = Message::Bottles { more: false, envelopes: vec![vec![0x83]] };
+    assert_eq!(bottles.encode(), [0, 0, 0, 8, 18, 0xa2, 0x01, 0x00, 0x02, 0x81, 0x41, 0x83]);
+    assert_eq!(Message::WantList { seq: 7, offset: 61_440 }.encode(), [0, 0, 0, 8, 25, 0xa2, 0x01, 0x07, 0x02, 0x19, 0xf0, 0x00]);
 }
 
 #[test]

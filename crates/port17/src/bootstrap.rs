@@ -5,7 +5,7 @@
 //! they are asked again and again, afterwards a few times a day. A node that knows others from before waits a little first: a newer
 //! list may come over a link, and nobody learns from a mirror's log that this machine starts.
 
-use std::fmt;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::fetcher::Fetcher;
+use crate::fetcher::{FetchError, Fetcher};
 use crate::list_file;
 use crate::network_file::{NetworkFile, Source};
 
@@ -87,32 +87,6 @@ pub struct Attempt {
     pub problem: Option<String>,
 }
 
-impl fmt::Display for SourceState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.source)?;
-        match &self.last {
-            None => f.write_str("not asked yet")?,
-            Some(Attempt { seq: Some(seq), .. }) => write!(f, "has list {seq}")?,
-            Some(Attempt { problem, .. }) => f.write_str(problem.as_deref().unwrap_or("has no list"))?,
-        }
-        let tried = self.last.as_ref().map(|last| format!("tried {} ago", duration(last.ago_s)));
-        let next = match self.next_in_s {
-            None => "asking now".to_owned(),
-            Some(next_s) => format!("{} in {}", if tried.is_some() { "again" } else { "first" }, duration(next_s)),
-        };
-        let when: Vec<String> = tried.into_iter().chain([next]).collect();
-        write!(f, " ({})", when.join(", "))
-    }
-}
-
-fn duration(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        _ => format!("{} h", seconds / 3600),
-    }
-}
-
 /// Why a running bootstrap cannot take a network file.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
@@ -161,7 +135,29 @@ struct Tracked {
 
 struct Last {
     at: Instant,
-    result: Result<u64, String>,
+    result: Result<u64, Problem>,
+}
+
+/// Why a source gave no list.
+#[derive(Debug, Clone)]
+struct Problem {
+    text: String,
+    /// It is a file that is not there.
+    is_missing: bool,
+}
+
+impl Problem {
+    /// Whether the same went wrong: times and sizes in the text do not count.
+    fn is_same(&self, other: &Self) -> bool {
+        let words = |problem: &Self| problem.text.chars().filter(|letter| !letter.is_ascii_digit()).collect::<String>();
+        words(self) == words(other)
+    }
+}
+
+impl<E: std::fmt::Display> From<E> for Problem {
+    fn from(error: E) -> Self {
+        Self { text: error.to_string(), is_missing: false }
+    }
 }
 
 impl Bootstrap {
@@ -276,7 +272,7 @@ impl Shared {
 
 impl State {
     /// Starts to ask those whose time has come, in random order; gives the time of the next one.
-    fn ask_due(&mut self, fetches: &mut JoinSet<(Source, Result<ValidList, String>)>) -> Instant {
+    fn ask_due(&mut self, fetches: &mut JoinSet<(Source, Result<ValidList, Problem>)>) -> Instant {
         let now = Instant::now();
         let mut due: Vec<usize> =
             (0..self.sources.len()).filter(|at| !self.sources[*at].is_asked && self.sources[*at].next <= now).collect();
@@ -292,12 +288,12 @@ impl State {
     }
 
     /// Notes what a source gave; the list's bytes if there is one.
-    fn answered(&mut self, source: &Source, result: Result<ValidList, String>) -> Option<Vec<u8>> {
+    fn answered(&mut self, source: &Source, result: Result<ValidList, Problem>) -> Option<Vec<u8>> {
         let later = self.later();
         let (schedule, in_force, now) = (self.schedule, self.list.is_some(), Instant::now());
         // A reload may have dropped it in the meantime; its list counts all the same.
         if let Some(tracked) = self.sources.iter_mut().find(|tracked| tracked.source == *source) {
-            tracked.answered(result.as_ref().map(|list| list.seq).map_err(Clone::clone), now);
+            tracked.answered(result.as_ref().map(|list| list.seq).map_err(Clone::clone), in_force, now);
             let wait = match (std::mem::take(&mut tracked.ask_again), in_force) {
                 (true, _) => Duration::ZERO,
                 (false, true) => later,
@@ -335,16 +331,20 @@ impl Tracked {
         Self { source, last: None, next, is_asked: false, ask_again: false, failures: 0 }
     }
 
-    fn answered(&mut self, result: Result<u64, String>, at: Instant) {
+    fn answered(&mut self, result: Result<u64, Problem>, in_force: bool, at: Instant) {
         self.is_asked = false;
-        let is_news = self.last.as_ref().is_none_or(|last| last.result != result);
+        let is_news = self.last.as_ref().is_none_or(|last| match (&last.result, &result) {
+            (Ok(before), Ok(now)) => before != now,
+            (Err(before), Err(now)) => !before.is_same(now),
+            (Ok(_), Err(_)) | (Err(_), Ok(_)) => true,
+        });
         match &result {
             Ok(seq) if is_news => info!(source = %self.source, seq, "list fetched"),
             // A new network's list is made after its nodes have started: that a file is not there yet is how it begins.
-            Err(problem) if is_news && self.last.is_none() && matches!(self.source, Source::File(_)) => {
-                info!(source = %self.source, problem, "waiting for a list");
+            Err(problem) if is_news && problem.is_missing && !in_force => {
+                info!(source = %self.source, problem = problem.text, "waiting for a list");
             }
-            Err(problem) if is_news => warn!(source = %self.source, problem, "no list"),
+            Err(problem) if is_news => warn!(source = %self.source, problem = problem.text, "no list"),
             Ok(_) | Err(_) => {}
         }
         self.failures = if result.is_ok() { 0 } else { self.failures.saturating_add(1) };
@@ -367,7 +367,7 @@ impl Tracked {
         let last = self.last.as_ref().map(|last| Attempt {
             ago_s: now.saturating_duration_since(last.at).as_secs(),
             seq: last.result.as_ref().ok().copied(),
-            problem: last.result.as_ref().err().cloned(),
+            problem: last.result.as_ref().err().map(|problem| problem.text.clone()),
         });
         let next_in_s = (!self.is_asked).then(|| self.next.saturating_duration_since(now).as_secs());
         SourceState { source: self.source.to_string(), last, next_in_s }
@@ -379,22 +379,38 @@ struct ValidList {
     bytes: Vec<u8>,
 }
 
-async fn ask(fetcher: Fetcher, definition: Arc<Definition>, source: Source) -> (Source, Result<ValidList, String>) {
+async fn ask(fetcher: Fetcher, definition: Arc<Definition>, source: Source) -> (Source, Result<ValidList, Problem>) {
     let checked = async {
-        let bytes = fetcher.fetch(&source).await.map_err(|error| error.to_string())?;
+        let bytes = match fetcher.fetch(&source).await {
+            Err(FetchError::File(error)) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Problem { text: "there is no such file".to_owned(), is_missing: true });
+            }
+            fetched => fetched?,
+        };
         // A thousand signatures take their time.
-        let checked = tokio::task::spawn_blocking(move || check(&bytes, &definition)).await;
-        checked.map_err(|error| error.to_string())?
+        tokio::task::spawn_blocking(move || check(&bytes, &definition)).await?
     };
     let result = checked.await;
     (source, result)
 }
 
 /// Whether the engine would take it at all, in words for who looks at the status.
-fn check(bytes: &[u8], definition: &Definition) -> Result<ValidList, String> {
-    let list = list_file::parse(bytes).map_err(|error| error.to_string())?;
+fn check(bytes: &[u8], definition: &Definition) -> Result<ValidList, Problem> {
+    let list = list_file::parse(bytes)?;
     let bytes = list.encode();
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let verified = list.verify(definition, now_s).map_err(|error| error.to_string())?;
+    let verified = list.verify(definition, now_s)?;
     Ok(ValidList { seq: verified.seq(), bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_that_only_counts_on_is_no_news() {
+        let problem = Problem::from;
+        assert!(problem("made 23 h 46 min in the future").is_same(&problem("made 23 h 45 min in the future")));
+        assert!(!problem("answers 404 Not Found").is_same(&problem("answers 503 Service Unavailable")));
+    }
 }

@@ -87,8 +87,12 @@ impl BottleDirectory {
         // Beside its place, under a name that no reader looks at and no other process uses.
         let beside = self.path.join(format!(".{node}.{}.new", std::process::id()));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&beside)?;
-        file.write_all(bytes).and_then(|()| file.sync_all())?;
-        fs::rename(&beside, self.path_of(node))
+        let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&beside, self.path_of(node)));
+        if written.is_err() {
+            // On a full disk each name left behind takes room; that it could not be removed is the smaller problem.
+            let _ = fs::remove_file(&beside);
+        }
+        written
     }
 }
 
@@ -130,6 +134,11 @@ mod tests {
             directory.write(&node, bytes).unwrap();
             assert_eq!(directory.read(&node).unwrap().unwrap(), bytes);
         }
+        let taken = NodeId([8; 32]);
+        fs::create_dir(directory.path_of(&taken)).unwrap();
+        assert!(directory.write(&taken, b"new").is_err());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing is left beside what could not be written");
+        fs::remove_dir(directory.path_of(&taken)).unwrap();
         fs::write(directory.path().join("readme.txt"), "no Bottle").unwrap();
         fs::write(directory.path().join(".x.1.new"), "half").unwrap();
         let files = directory.read_all().unwrap();

@@ -122,7 +122,7 @@ pub enum ParameterSet {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("{}: {source}; `port17 init` writes a configuration, --config names another file", path.display())]
+    #[error("{}: {source}; {}", path.display(), advice(source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -141,6 +141,14 @@ pub enum ConfigError {
         /// What is wrong and what is allowed.
         problem: String,
     },
+}
+
+fn advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "`port17 init` writes a configuration, --config names another file",
+        std::io::ErrorKind::PermissionDenied => "run this as the user whose file it is, or name your own file by --config",
+        _ => "--config names another file",
+    }
 }
 
 /// The places used where the configuration names none: the system's for root, else the XDG ones.

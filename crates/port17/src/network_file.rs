@@ -1,4 +1,4 @@
-//! The network file, `NAME.network.toml`: all that a node or a client needs to join a network (spec 12, 2).
+//! The network file, `NAME.network.toml`: all that a node or a client needs to join a network (spec 12, 1).
 //!
 //! It names the network, the root keys whose word counts, where signed lists are fetched, and the parameters that hold until the
 //! first list. It is strict as the configuration is: an unknown key is refused, and an error names file, line and key. Relative paths
@@ -88,7 +88,11 @@ impl NetworkFile {
         if std::fs::metadata(path).map_err(unreadable)?.len() > NETWORK_FILE_BYTES {
             return Err(unreadable(std::io::Error::other(format!("no network file: larger than {NETWORK_FILE_BYTES} bytes"))));
         }
-        Self::parse(&std::fs::read_to_string(path).map_err(unreadable)?, path)
+        let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidData => unreadable(std::io::Error::other("no network file: it is not text")),
+            _ => unreadable(error),
+        })?;
+        Self::parse(&text, path)
     }
 
     /// Parses a network file's text; `path` is named in errors and gives the directory of relative paths.
@@ -96,6 +100,10 @@ impl NetworkFile {
     /// # Errors
     /// When it says something that is not allowed.
     pub fn parse(text: &str, path: &Path) -> Result<Self, NetworkFileError> {
+        if text.trim_start().starts_with('{') {
+            let problem = "this is JSON, as signed lists are; a network file says `name = …`, and its name ends in .network.toml";
+            return Err(invalid(text, path, 0, Some("syntax"), problem));
+        }
         let file: File = toml::from_str(text).map_err(|error| {
             let offset = error.span().map_or(0, |span| span.start);
             invalid(text, path, offset, None, error.message())
@@ -336,7 +344,7 @@ fn params(table: &ParameterTable) -> Result<Params, Wrong> {
         let at =
             table.keys().find(|name| name.get_ref() == error.name).or_else(|| table.keys().min_by_key(|name| name.span().start));
         let span = at.map_or(0..0, Spanned::span);
-        Wrong { span, key: format!("parameters.{}", error.name), problem: error.rule.to_owned() }
+        Wrong { span, key: format!("parameters.{}", error.name), problem: format!("expected {}", error.rule) }
     })?;
     Ok(params)
 }
@@ -438,6 +446,7 @@ mod tests {
             (with("sources = []").replace(&format!("\"{ROOT}\""), ""), ":3: roots: ", "1 to 16"),
             (with("sources = []").replace(ROOT, &format!("{ROOT}\", \"{ROOT}")), ":3: roots: ", "twice"),
             ("name = ".into(), ":1: name: ", ""),
+            ("{\"payload\": \"\"}".into(), ":1: syntax: ", "signed lists"),
         ] {
             let error = parse(&text).unwrap_err().to_string();
             let rest = error.strip_prefix("/etc/port17/three.network.toml").expect("the file comes first");
@@ -464,5 +473,7 @@ mod tests {
         let path = root.path().join("huge.network.toml");
         std::fs::write(&path, vec![b'#'; 300_000]).unwrap();
         assert!(NetworkFile::load(&path).unwrap_err().to_string().contains("larger than"));
+        std::fs::write(&path, [0xff; 300]).unwrap();
+        assert!(NetworkFile::load(&path).unwrap_err().to_string().contains("it is not text"));
     }
 }

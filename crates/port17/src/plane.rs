@@ -126,14 +126,11 @@ impl Plane {
         write(&self.lanes).insert(id, carrying);
     }
 
-    /// A link has these lanes now.
-    pub fn set_link(&self, peer: Peer, lanes: Vec<LaneId>) {
+    /// A link has these lanes now; gives whether it had any before.
+    pub fn set_link(&self, peer: Peer, lanes: Vec<LaneId>) -> bool {
         let mut links = write(&self.links);
-        if lanes.is_empty() {
-            links.remove(&peer);
-        } else {
-            links.insert(peer, lanes);
-        }
+        let before = if lanes.is_empty() { links.remove(&peer) } else { links.insert(peer, lanes) };
+        before.is_some()
     }
 
     /// The lane is gone.

@@ -154,8 +154,8 @@ struct Documented {
 }
 
 impl Daemon for Documented {
-    fn status(&self) -> Status {
-        read(&examples("`GET /v1/status`")[self.status])
+    async fn status(&self) -> Result<Status, Refusal> {
+        Ok(read(&examples("`GET /v1/status`")[self.status]))
     }
 
     async fn map(&self) -> Result<MeshMap, Refusal> {

@@ -119,10 +119,12 @@ fn describe(network: &NetworkFile, file: &Path, keys: &[PathBuf], list: Option<&
          keys      {}: keep them secret, best offline; who has {threshold} of {} decides who is trusted\n\
          sources   {}: put the signed list there\n\n\
          What is next:\n\
-         1. on each node:  port17 init --network {file}; port17 node\n\
-         2. on each node:  port17 bottle export --output NAME.bottle\n\
-         3. here:          port17 network sign --network {file} {}{to} *.bottle\n\
-         4. put {LIST_FILE_NAME} where the sources are; nodes and clients find it by themselves\n",
+         1. on each node:    port17 init --network {file} --address IP:PORT, then port17 node\n\
+         \x20                   (some of them must be exits: --exit \"accept tcp *:80,443\")\n\
+         2. on each node:    port17 bottle export --output NAME.bottle\n\
+         3. here:            port17 network sign --network {file} {}{to} *.bottle\n\
+         4. put {LIST_FILE_NAME} where the sources are; nodes and clients find it by themselves\n\
+         5. on each client:  port17 init --network {file}, then port17 client\n",
         network.definition.name(),
         keys.join(", "),
         keys.len(),

@@ -1,19 +1,45 @@
 //! The payload: content to bytes and back (spec 04, 2).
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::cbor::{CborError, Reader, Writer};
 use super::content::{Address, BottleContent, CircuitKey, Flags, LinkClaim, NodePrefix, ProtocolRange};
 use super::{BottleError, Seq};
+use crate::cbor::record::{FieldWriter, Fields, Schema};
+use crate::cbor::{CborError, Reader, Writer};
 use crate::crypto::{KemPublicKey, VerifyingKey};
-use crate::limits::{BOTTLE_ADDRESSES, BOTTLE_EGRESS, BOTTLE_LINKS, UNKNOWN_DEPTH, UNKNOWN_FIELDS};
+use crate::limits::{BOTTLE_ADDRESSES, BOTTLE_EGRESS, BOTTLE_LINKS, UNKNOWN_DEPTH};
 use crate::policy::ExitPolicy;
 use crate::wire::registry::{BOTTLE_LINK_BYTES, BottleKey, SUITE, Scope};
 
+/// A Bottle's payload (spec 04, 2).
+struct BottleFields;
+
+impl Schema for BottleFields {
+    type Key = BottleKey;
+    type Error = BottleError;
+    const KNOWN: usize = BottleKey::ALL.len();
+    const DEPTH: usize = UNKNOWN_DEPTH;
+
+    fn code(key: BottleKey) -> u8 {
+        key.code()
+    }
+
+    fn missing(key: BottleKey) -> BottleError {
+        BottleError::Missing(key)
+    }
+
+    fn invalid(key: BottleKey) -> BottleError {
+        BottleError::Field(key)
+    }
+
+    fn too_many() -> BottleError {
+        BottleError::UnknownFields
+    }
+}
+
 /// Encodes content in its one form.
 pub(super) fn encode(content: &BottleContent) -> Vec<u8> {
-    let mut fields = EncodedFields::default();
+    let mut fields = FieldWriter::<BottleFields>::new();
     fields.unsigned(BottleKey::Suite, u64::from(SUITE));
     fields.bytes(BottleKey::Identity, &content.identity.0);
     fields.unsigned(BottleKey::Seq, content.seq.0);
@@ -46,9 +72,7 @@ pub(super) fn encode(content: &BottleContent) -> Vec<u8> {
     fields.add(BottleKey::Protocol, |writer| write_protocol(writer, content.protocol));
     fields.text(BottleKey::Software, &content.software);
     // A known key among the unknown ones changes the content; `sign` compares.
-    for (key, value) in &content.unknown {
-        fields.0.entry(*key).or_insert_with(|| value.clone());
-    }
+    fields.add_unknown(&content.unknown);
     fields.into_map()
 }
 
@@ -57,7 +81,7 @@ pub(super) fn encode(content: &BottleContent) -> Vec<u8> {
 /// # Errors
 /// What is wrong with it. What it takes encodes to the same bytes.
 pub(super) fn decode(payload: &[u8]) -> Result<BottleContent, BottleError> {
-    let mut fields = Fields::read(payload)?;
+    let mut fields = Fields::<BottleFields>::read(payload)?;
     if fields.number::<u8>(BottleKey::Suite)? != SUITE {
         return Err(BottleError::Field(BottleKey::Suite));
     }
@@ -69,7 +93,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<BottleContent, BottleError> {
         group: fields.optional(BottleKey::Group, |field| not_empty(field.text()?.to_owned()))?.unwrap_or_default(),
         link_key: fields.key(BottleKey::LinkKey)?,
         link_key_expiry_s: fields.number(BottleKey::LinkKeyExpiry)?,
-        next_link_key: fields.optional(BottleKey::NextLinkKey, read_key)?,
+        next_link_key: fields.optional(BottleKey::NextLinkKey, |field| Ok(field.bytes()?.try_into().ok().map(VerifyingKey)))?,
         circuit_key: CircuitKey {
             public: fields.parsed(BottleKey::CircuitKey, read_circuit_key)?,
             not_after_s: fields.number(BottleKey::CircuitKeyNotAfter)?,
@@ -82,104 +106,11 @@ pub(super) fn decode(payload: &[u8]) -> Result<BottleContent, BottleError> {
         flags: Flags(fields.number(BottleKey::Flags)?),
         protocol: fields.parsed(BottleKey::Protocol, read_protocol)?,
         software: fields.parsed(BottleKey::Software, |field| Ok(Some(field.text()?.to_owned())))?,
-        unknown: fields.into_unknown(),
+        unknown: fields.into_unknown()?,
     };
     content.check()?;
     // spec 04, 1: what does not re-encode to itself is invalid. The reader is strict, so this finds only what it forgot.
     if encode(&content) == payload { Ok(content) } else { Err(BottleError::NotCanonical) }
-}
-
-/// Values to be written, in the order of their keys.
-#[derive(Default)]
-struct EncodedFields(BTreeMap<u64, Vec<u8>>);
-
-impl EncodedFields {
-    fn add(&mut self, key: BottleKey, write: impl FnOnce(&mut Writer)) {
-        let mut writer = Writer::default();
-        write(&mut writer);
-        self.0.insert(u64::from(key.code()), writer.into_bytes());
-    }
-
-    fn unsigned(&mut self, key: BottleKey, value: u64) {
-        self.add(key, |writer| writer.unsigned(value));
-    }
-
-    fn bytes(&mut self, key: BottleKey, value: &[u8]) {
-        self.add(key, |writer| writer.bytes(value));
-    }
-
-    fn text(&mut self, key: BottleKey, value: &str) {
-        self.add(key, |writer| writer.text(value));
-    }
-
-    fn into_map(self) -> Vec<u8> {
-        let mut writer = Writer::default();
-        writer.map(self.0.len());
-        for (key, value) in self.0 {
-            writer.unsigned(key);
-            writer.encoded(&value);
-        }
-        writer.into_bytes()
-    }
-}
-
-/// Values that were read, by key, each one whole value. What nobody takes is unknown.
-struct Fields<'a>(BTreeMap<u64, &'a [u8]>);
-
-impl<'a> Fields<'a> {
-    fn read(payload: &'a [u8]) -> Result<Self, BottleError> {
-        let mut reader = Reader::new(payload);
-        let count = reader.map()?;
-        // More than all known and the unknown ones that may be there: not worth reading.
-        if count > (BottleKey::ALL.len() + UNKNOWN_FIELDS) as u64 {
-            return Err(BottleError::UnknownFields);
-        }
-        let mut fields = BTreeMap::new();
-        for _ in 0..count {
-            let key = reader.unsigned()?;
-            if fields.last_key_value().is_some_and(|(last, _)| *last >= key) {
-                return Err(CborError::KeyOrder.into());
-            }
-            fields.insert(key, reader.value(UNKNOWN_DEPTH)?);
-        }
-        reader.finish()?;
-        Ok(Self(fields))
-    }
-
-    /// A field that may be absent; `read` says `None` for a value out of bounds.
-    fn optional<T>(
-        &mut self,
-        key: BottleKey,
-        read: impl FnOnce(&mut Reader<'a>) -> Result<Option<T>, CborError>,
-    ) -> Result<Option<T>, BottleError> {
-        let Some(value) = self.0.remove(&u64::from(key.code())) else {
-            return Ok(None);
-        };
-        let mut reader = Reader::new(value);
-        let parsed = read(&mut reader)?.ok_or(BottleError::Field(key))?;
-        reader.finish()?;
-        Ok(Some(parsed))
-    }
-
-    fn parsed<T>(
-        &mut self,
-        key: BottleKey,
-        read: impl FnOnce(&mut Reader<'a>) -> Result<Option<T>, CborError>,
-    ) -> Result<T, BottleError> {
-        self.optional(key, read)?.ok_or(BottleError::Missing(key))
-    }
-
-    fn number<T: TryFrom<u64>>(&mut self, key: BottleKey) -> Result<T, BottleError> {
-        self.parsed(key, |field| Ok(T::try_from(field.unsigned()?).ok()))
-    }
-
-    fn key(&mut self, key: BottleKey) -> Result<VerifyingKey, BottleError> {
-        self.parsed(key, read_key)
-    }
-
-    fn into_unknown(self) -> BTreeMap<u64, Vec<u8>> {
-        self.0.into_iter().map(|(key, value)| (key, value.to_vec())).collect()
-    }
 }
 
 fn not_empty(text: String) -> Result<Option<String>, CborError> {
@@ -189,10 +120,6 @@ fn not_empty(text: String) -> Result<Option<String>, CborError> {
 /// A number of one byte; larger ones become 255, which is none of the codes read here.
 fn number(field: &mut Reader<'_>) -> Result<u8, CborError> {
     Ok(u8::try_from(field.unsigned()?).unwrap_or(u8::MAX))
-}
-
-fn read_key(field: &mut Reader<'_>) -> Result<Option<VerifyingKey>, CborError> {
-    Ok(field.bytes()?.try_into().ok().map(VerifyingKey))
 }
 
 fn read_circuit_key(field: &mut Reader<'_>) -> Result<Option<KemPublicKey>, CborError> {

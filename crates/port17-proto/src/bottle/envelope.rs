@@ -1,8 +1,8 @@
 use std::fmt;
 
-use super::cbor::{Reader, Writer};
 use super::codec;
 use super::{BottleContent, BottleError, Seq};
+use crate::cbor::{Reader, Writer};
 use crate::crypto::{SIGNATURE_BYTES, Signature, SigningKey, VerifyingKey, hash};
 use crate::ids::NodeId;
 use crate::limits::BOTTLE_BYTES;

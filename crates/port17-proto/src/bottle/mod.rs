@@ -34,7 +34,6 @@
 //! What is empty is absent, an IPv6 address is never an IPv4-mapped one, and no address is unspecified or multicast: so one content
 //! has one payload. Lane types that are not known are kept, and not dialled.
 
-pub(crate) mod cbor;
 mod codec;
 mod content;
 mod envelope;
@@ -42,7 +41,7 @@ mod measure;
 mod seq;
 mod tombstone;
 
-pub use cbor::CborError;
+pub use crate::cbor::CborError;
 pub use content::{Address, BottleContent, CircuitKey, Flags, LinkClaim, NodePrefix, ProtocolRange};
 pub use envelope::{BottleRules, ShortId, UnverifiedBottle, VerifiedBottle};
 pub use measure::{capacity_code, capacity_mbit_s, rtt_code, rtt_us};

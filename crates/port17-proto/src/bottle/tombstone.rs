@@ -4,7 +4,7 @@
 //! payload is the map `{1: suite, 2: identity key, 3: seq}`. Both are deterministic CBOR.
 
 use super::Seq;
-use super::cbor::{CborError, Reader, Writer};
+use crate::cbor::{CborError, Reader, Writer};
 use crate::crypto::{Signature, SigningKey, VerifyingKey};
 use crate::ids::NodeId;
 use crate::limits::TOMBSTONE_BYTES;

@@ -73,10 +73,7 @@ pub enum NoRoute {
         port: u16,
     },
     /// No node that is kept for the place behind the guard.
-    #[error(
-        "of {candidates} nodes that may stand behind the guard {usable} can be used, and none of these leads to an exit that allows it \
-         in {hops} hops"
-    )]
+    #[error("{}", hop2_problem(*hops, *candidates, *usable))]
     Hop2 {
         /// Hops wanted.
         hops: usize,
@@ -126,6 +123,16 @@ impl fmt::Display for Shared {
             Self::Either => "one group or one network (/16, IPv6: /32)",
         })
     }
+}
+
+fn hop2_problem(hops: usize, candidates: usize, usable: usize) -> String {
+    if candidates == 0 {
+        return format!("the guard is linked to no trusted node from which {hops} hops lead to an exit");
+    }
+    format!(
+        "of {candidates} nodes that may stand behind the guard {usable} can be used, and none of these leads to an exit that allows \
+         it in {hops} hops"
+    )
 }
 
 fn protocol_name(protocol: StreamProtocol) -> &'static str {

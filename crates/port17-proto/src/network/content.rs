@@ -1,30 +1,51 @@
 //! A list's payload: content to bytes and back (spec 12, 2).
 
-use std::collections::BTreeMap;
-
 use super::list::{ListContent, ListError, Release};
 use super::{ROOTS, Roots};
-use crate::bottle::cbor::{CborError, Reader, Writer};
+use crate::cbor::record::{FieldWriter, Fields, Schema};
+use crate::cbor::{CborError, Reader, Writer};
 use crate::crypto::VerifyingKey;
 use crate::ids::NetworkId;
-use crate::limits::{
-    BOTTLE_BYTES, LIST_LIFE_S, LIST_NODES, LIST_RELEASES, RELEASE_NAME_BYTES, RELEASE_URL_BYTES, UNKNOWN_DEPTH, UNKNOWN_FIELDS,
-};
+use crate::limits::{BOTTLE_BYTES, LIST_LIFE_S, LIST_NODES, LIST_RELEASES, RELEASE_NAME_BYTES, RELEASE_URL_BYTES, UNKNOWN_DEPTH};
 use crate::params::Params;
 use crate::params::codec::ParamsReadError;
 use crate::wire::registry::ListKey;
 
-/// The deepest of the known fields: an array of arrays.
-const KNOWN_DEPTH: usize = UNKNOWN_DEPTH;
+/// A list's payload (spec 12, 2).
+struct ListFields;
+
+impl Schema for ListFields {
+    type Key = ListKey;
+    type Error = ListError;
+    const KNOWN: usize = ListKey::ALL.len();
+    /// The deepest of the known fields is an array of arrays.
+    const DEPTH: usize = UNKNOWN_DEPTH;
+
+    fn code(key: ListKey) -> u8 {
+        key.code()
+    }
+
+    fn missing(key: ListKey) -> ListError {
+        ListError::Missing(key)
+    }
+
+    fn invalid(key: ListKey) -> ListError {
+        ListError::Field(key)
+    }
+
+    fn too_many() -> ListError {
+        ListError::TooLarge
+    }
+}
 
 /// Encodes content in its one form.
 pub(super) fn encode(content: &ListContent) -> Vec<u8> {
-    let mut fields = EncodedFields::default();
-    fields.add(ListKey::Network, |writer| writer.bytes(&content.network.0));
-    fields.add(ListKey::Seq, |writer| writer.unsigned(content.seq));
-    fields.add(ListKey::Issued, |writer| writer.unsigned(content.issued_s));
-    fields.add(ListKey::Expires, |writer| writer.unsigned(content.expires_s));
-    fields.add(ListKey::Random, |writer| writer.bytes(&content.random));
+    let mut fields = FieldWriter::<ListFields>::new();
+    fields.bytes(ListKey::Network, &content.network.0);
+    fields.unsigned(ListKey::Seq, content.seq);
+    fields.unsigned(ListKey::Issued, content.issued_s);
+    fields.unsigned(ListKey::Expires, content.expires_s);
+    fields.bytes(ListKey::Random, &content.random);
     fields.add(ListKey::Nodes, |writer| {
         writer.array(content.nodes.len());
         content.nodes.iter().for_each(|envelope| writer.bytes(envelope));
@@ -39,10 +60,7 @@ pub(super) fn encode(content: &ListContent) -> Vec<u8> {
             content.releases.iter().for_each(|release| write_release(writer, release));
         });
     }
-    // A known key among the unknown ones changes nothing: the known field stands.
-    for (key, value) in &content.unknown {
-        fields.0.entry(*key).or_insert_with(|| value.clone());
-    }
+    fields.add_unknown(&content.unknown);
     fields.into_map()
 }
 
@@ -51,7 +69,7 @@ pub(super) fn encode(content: &ListContent) -> Vec<u8> {
 /// # Errors
 /// What is wrong with it.
 pub(super) fn decode(payload: &[u8]) -> Result<ListContent, ListError> {
-    let mut fields = Fields::read(payload)?;
+    let mut fields = Fields::<ListFields>::read(payload)?;
     let content = ListContent {
         network: NetworkId(fields.array32(ListKey::Network)?),
         seq: fields.number(ListKey::Seq)?,
@@ -76,94 +94,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<ListContent, ListError> {
 
 /// The network that a payload names, before anything else of it is read.
 pub(super) fn network(payload: &[u8]) -> Result<NetworkId, ListError> {
-    Ok(NetworkId(Fields::read(payload)?.array32(ListKey::Network)?))
-}
-
-/// Values to be written, in the order of their keys.
-#[derive(Default)]
-struct EncodedFields(BTreeMap<u64, Vec<u8>>);
-
-impl EncodedFields {
-    fn add(&mut self, key: ListKey, write: impl FnOnce(&mut Writer)) {
-        let mut writer = Writer::default();
-        write(&mut writer);
-        self.0.insert(u64::from(key.code()), writer.into_bytes());
-    }
-
-    fn into_map(self) -> Vec<u8> {
-        let mut writer = Writer::default();
-        writer.map(self.0.len());
-        for (key, value) in self.0 {
-            writer.unsigned(key);
-            writer.encoded(&value);
-        }
-        writer.into_bytes()
-    }
-}
-
-/// Values that were read, by key, each one whole value. What nobody takes is unknown.
-struct Fields<'a>(BTreeMap<u64, &'a [u8]>);
-
-impl<'a> Fields<'a> {
-    fn read(payload: &'a [u8]) -> Result<Self, ListError> {
-        let mut reader = Reader::new(payload);
-        let count = reader.map()?;
-        if count > (ListKey::ALL.len() + UNKNOWN_FIELDS) as u64 {
-            return Err(ListError::TooLarge);
-        }
-        let mut fields = BTreeMap::new();
-        for _ in 0..count {
-            let key = reader.unsigned()?;
-            if fields.last_key_value().is_some_and(|(last, _)| *last >= key) {
-                return Err(CborError::KeyOrder.into());
-            }
-            fields.insert(key, reader.value(KNOWN_DEPTH)?);
-        }
-        reader.finish()?;
-        Ok(Self(fields))
-    }
-
-    fn take(&mut self, key: ListKey) -> Result<&'a [u8], ListError> {
-        self.0.remove(&u64::from(key.code())).ok_or(ListError::Missing(key))
-    }
-
-    /// A field that may be absent; `read` says `None` for a value out of bounds.
-    fn optional<T>(
-        &mut self,
-        key: ListKey,
-        read: impl FnOnce(&mut Reader<'a>) -> Result<Option<T>, CborError>,
-    ) -> Result<Option<T>, ListError> {
-        let Some(value) = self.0.remove(&u64::from(key.code())) else {
-            return Ok(None);
-        };
-        let mut reader = Reader::new(value);
-        let parsed = read(&mut reader)?.ok_or(ListError::Field(key))?;
-        reader.finish()?;
-        Ok(Some(parsed))
-    }
-
-    fn parsed<T>(
-        &mut self,
-        key: ListKey,
-        read: impl FnOnce(&mut Reader<'a>) -> Result<Option<T>, CborError>,
-    ) -> Result<T, ListError> {
-        self.optional(key, read)?.ok_or(ListError::Missing(key))
-    }
-
-    fn number(&mut self, key: ListKey) -> Result<u64, ListError> {
-        self.parsed(key, |field| field.unsigned().map(Some))
-    }
-
-    fn array32(&mut self, key: ListKey) -> Result<[u8; 32], ListError> {
-        self.parsed(key, |field| Ok(field.bytes()?.try_into().ok()))
-    }
-
-    fn into_unknown(self) -> Result<BTreeMap<u64, Vec<u8>>, ListError> {
-        if self.0.len() > UNKNOWN_FIELDS {
-            return Err(ListError::TooLarge);
-        }
-        Ok(self.0.into_iter().map(|(key, value)| (key, value.to_vec())).collect())
-    }
+    Ok(NetworkId(Fields::<ListFields>::read(payload)?.array32(ListKey::Network)?))
 }
 
 fn read_nodes(field: &mut Reader<'_>) -> Result<Option<Vec<Vec<u8>>>, CborError> {

@@ -27,8 +27,8 @@ use std::collections::BTreeMap;
 
 use super::content;
 use super::{Definition, Roots};
-use crate::bottle::cbor::{CborError, Reader, Writer};
 use crate::bottle::{BottleError, BottleRules, UnverifiedBottle, VerifiedBottle};
+use crate::cbor::{CborError, Reader, Writer};
 use crate::crypto::{self, Signature, SigningKey, VerifyingKey};
 use crate::ids::{NetworkId, NodeId};
 use crate::limits::{LIST_AHEAD_S, LIST_BYTES, LIST_SIGNATURES};

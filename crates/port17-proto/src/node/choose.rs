@@ -1,4 +1,4 @@
-//! Which nodes a node links to when its configuration names none (spec 10, 2).
+//! Which nodes a node links to when its configuration names none (spec 05, 5.1).
 //!
 //! The wanted degree is d = ⌈2·√N⌉ within the network's bounds, N the nodes that it knows, itself included. It dials half of it,
 //! ⌈d/2⌉; others dial it. Whom is drawn by rendezvous: the highest `H("p17-link-v1", seed ‖ smaller NodeID ‖ larger NodeID)`. Both ends

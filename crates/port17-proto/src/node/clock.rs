@@ -1,4 +1,4 @@
-//! What says that this machine's clock is wrong (spec 10, 1). Nobody's word ever sets it; but a node whose clock is a day off is a
+//! What says that this machine's clock is wrong (spec 10, 6). Nobody's word ever sets it; but a node whose clock is a day off is a
 //! stranger to all others, and its operator should read why.
 //!
 //! Three signs: the system's clock was set back while the engine ran; most listed nodes have Bottles that are from the future or

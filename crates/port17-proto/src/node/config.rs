@@ -61,7 +61,7 @@ pub struct NodeSetup {
     pub flags: Flags,
     /// Name and version of the software.
     pub software: String,
-    /// The nodes it keeps links to, these and no others; none: it decides itself (spec 10, 2).
+    /// The nodes it keeps links to, these and no others; none: it decides itself (spec 05, 5).
     pub neighbours: Option<Vec<NodeId>>,
     /// Whether clients may use it as their guard.
     pub accept_clients: bool,

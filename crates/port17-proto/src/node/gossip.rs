@@ -249,7 +249,7 @@ impl Node {
         self.ask(lane);
     }
 
-    /// spec 11, 2: WANT is answered from what is held, in its order, the own Bottle included.
+    /// spec 11, 4: WANT is answered from what is held, in its order, the own Bottle included.
     fn handle_want(&mut self, lane: LaneId, ids: &[ShortId]) {
         let (rate, now) = (twice(self.params.bottles_per_link), self.now.mono);
         if self.gossip.own.is_none() || self.is_client() {

@@ -294,12 +294,29 @@ impl Node {
         }
         let fits = |node: &NodeId| self.trust(node) == Trust::Trusted && self.can_dial(node);
         let all: Vec<NodeId> = self.known_nodes().into_iter().filter(fits).collect();
+        let all = self.without_only_exit(all);
         if self.network.is_some() {
             return all;
         }
         let is_linked = |node: &&NodeId| self.bottlerack.get(node).is_some_and(|it| !it.bottle.content().links.is_empty());
         let linked: Vec<NodeId> = all.iter().filter(is_linked).copied().collect();
         if linked.is_empty() { all } else { linked }
+    }
+
+    /// The only exit would be guard and exit of each route, which no route is: it is no guard, where there is another.
+    fn without_only_exit(&self, candidates: Vec<NodeId>) -> Vec<NodeId> {
+        let is_exit = |node: &&NodeId| self.known_bottle(node).is_some_and(|bottle| bottle.content().exit_policy.is_some());
+        let exits: Vec<NodeId> = candidates.iter().filter(is_exit).copied().collect();
+        let &[only] = &exits[..] else { return candidates };
+        if candidates.len() == 1 || self.own_hops() == 1 {
+            return candidates;
+        }
+        candidates.into_iter().filter(|node| *node != only).collect()
+    }
+
+    /// Hops of the client's own routes.
+    fn own_hops(&self) -> u32 {
+        self.guards().and_then(|guards| guards.hops).unwrap_or(self.params.hops)
     }
 
     fn group_of(&self, node: &NodeId) -> String {
@@ -573,7 +590,7 @@ impl Node {
     }
 
     fn hop2_request(&self, guard: NodeId) -> Hop2Request {
-        let hops = self.guards().and_then(|guards| guards.hops).unwrap_or(self.params.hops);
+        let hops = self.own_hops();
         Hop2Request {
             guard,
             hops: usize::try_from(hops).unwrap_or(usize::MAX).min(MAX_HOPS),
@@ -625,7 +642,12 @@ impl Node {
         };
         let active = guards.active.unwrap_or(primary);
         let link = self.links.get(&active).or_else(|| self.links.get(&primary))?;
-        (!link.is_up()).then(|| format!("its guard {active}: {}", link.why))
+        if !link.is_up() {
+            return Some(format!("its guard {active}: {}", link.why));
+        }
+        let held = guards.held.iter().find(|held| held.choice.node == active)?;
+        let lacks_pin = self.params.pin_hop2 && self.own_hops() > 2 && held.choice.hop2.is_empty();
+        lacks_pin.then(|| "a second hop: no trusted node that its guard is linked to leads on to an exit".to_owned())
     }
 
     fn why_no_guard(&self) -> String {

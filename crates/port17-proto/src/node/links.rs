@@ -172,6 +172,11 @@ impl Links {
         self.nodes.get_mut(node)
     }
 
+    /// Whether the configuration names it.
+    pub(super) fn is_fixed(&self, node: &NodeId) -> bool {
+        self.nodes.get(node).is_some_and(|link| link.keep == Keep::Fixed)
+    }
+
     pub(super) fn is_up(&self, node: &NodeId) -> bool {
         self.nodes.get(node).is_some_and(NodeLink::is_up)
     }

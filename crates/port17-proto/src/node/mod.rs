@@ -51,6 +51,7 @@ use crate::ids::{NetworkId, NodeId};
 use crate::navigator::Map;
 use crate::network::Definition;
 use crate::params::Params;
+use crate::policy;
 use crate::timers::{Time, Timers};
 use crate::wire::message::LaneSlot;
 use crate::wire::registry::{GoAwayReason, LaneType, Scope};
@@ -384,13 +385,23 @@ impl Node {
         let stored = self.bottlerack.get(&node).or_else(|| self.bottlerack.hint(&node)).map(|stored| &stored.bottle);
         let listed = self.list().and_then(|list| list.node(&node));
         let bottle = stored.into_iter().chain(listed).max_by_key(|bottle| bottle.seq())?;
-        let addresses = bottle.content().addresses.iter().filter(|address| self.may_dial(address)).map(Address::socket).collect();
+        let addresses =
+            bottle.content().addresses.iter().filter(|address| self.may_dial(node, address)).map(Address::socket).collect();
         Some(Contact { keys: bottle.link_keys(self.now.unix_ms), addresses })
     }
 
-    fn may_dial(&self, address: &Address) -> bool {
+    /// An address is a claim: who nobody vouches for must not make a node knock at doors inside of its own network.
+    fn may_dial(&self, node: NodeId, address: &Address) -> bool {
         let ip = address.ip.to_canonical();
-        address.lane_type() == Some(LaneType::TlsTcp) && (self.params.loopback_allowed || !ip.is_loopback())
+        let may = if ip.is_loopback() {
+            self.params.loopback_allowed
+        } else {
+            policy::is_public(ip)
+                || self.params.private_allowed
+                || self.trust(&node) == Trust::Trusted
+                || self.links.is_fixed(&node)
+        };
+        may && address.lane_type() == Some(LaneType::TlsTcp)
     }
 
     // ---- What is known of nodes (spec 12) ----
@@ -465,5 +476,47 @@ impl Node {
         self.tidy_link(node);
         self.links_changed();
         self.guard_went_down(node);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::SigningKey;
+    use crate::network::Roots;
+
+    fn client(params: Params) -> Node {
+        let mut entropy = Entropy::from_number(1);
+        let roots = Roots::new(1, vec![SigningKey::generate(&mut entropy).public()]).unwrap();
+        let config = Config {
+            role: Role::Client(config::ClientSetup { guard: None, hops: None }),
+            params,
+            network: Some(Definition::new("test-net", roots).unwrap()),
+            stored: Vec::new(),
+            entropy,
+        };
+        Node::new(config, Time { mono: Duration::ZERO, unix_ms: 1_800_000_000_000 }).unwrap()
+    }
+
+    #[test]
+    fn who_nobody_vouches_for_is_dialled_at_public_addresses_alone() {
+        let may = |params, address: &str| {
+            let node = client(params);
+            node.may_dial(NodeId([7; 32]), &Address::new(address.parse().unwrap(), LaneType::TlsTcp))
+        };
+        for address in [
+            "10.0.0.1:1717",
+            "192.168.1.1:443",
+            "169.254.169.254:17",
+            "[fe80::1]:1717",
+            "[::ffff:10.0.0.1]:1717",
+            "[64:ff9b::a00:1]:1717",
+            "[2002:a00:1::1]:1717",
+        ] {
+            assert!(!may(Params::DEFAULT, address), "{address}");
+            assert!(may(Params::private(), address), "{address}");
+        }
+        assert!(may(Params::DEFAULT, "9.9.9.9:1717") && may(Params::DEFAULT, "[2620:fe::fe]:1717"));
+        assert!(!may(Params::private(), "127.0.0.1:1717") && may(Params::demo(), "127.0.0.1:1717"));
     }
 }

@@ -218,7 +218,7 @@ impl Node {
         let Some(first) = part.own.listed.iter().filter_map(|node| self.lost_since(node)).map(|since| since + grace).min() else {
             return self.timers.cancel(TimerKey::Losses);
         };
-        // spec 10, 1: losses are published at most once in an interval
+        // spec 05, 5.2: losses are published at most once in an interval
         let next = part.own.last_losses.map_or(Duration::ZERO, |last| last + self.params.link_loss_interval);
         self.timers.set(TimerKey::Losses, first.max(next));
     }

@@ -1,4 +1,4 @@
-//! Which links stand in the own Bottle: PUBLISH, UNPUBLISH, and the anchors that a restart begins with (spec 10, 2).
+//! Which links stand in the own Bottle: PUBLISH, UNPUBLISH, and the anchors that a restart begins with (spec 05, 5.2).
 //!
 //! A link that has stood for `publish_after` is one that this side wants in the map: it says PUBLISH. When both ends have said it, the
 //! link stands in the next Bottle of each. What is said holds for the link's life: it is said again on a new lane 1, and gone when the

@@ -227,7 +227,8 @@ impl Node {
         let up = links.iter().filter(|link| link.is_up).count();
         let known = self.known_count();
         if known == 0 {
-            return Some("other nodes: none is known yet".to_owned());
+            // In a network of this node alone nothing is missing.
+            return (!self.is_listed(&self.id)).then(|| "other nodes: none is known yet".to_owned());
         }
         let wanted = self.dialled_degree().min(known);
         if up >= wanted {

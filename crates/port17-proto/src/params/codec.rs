@@ -10,7 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{Params, ParamsError, Rate, SetName};
-use crate::bottle::cbor::{CborError, Reader, Writer};
+use crate::cbor::{CborError, Reader, Writer};
 use crate::limits::UNKNOWN_DEPTH;
 
 /// A parameter's place in the table.
@@ -222,6 +222,7 @@ parameters! {
     67 guard_return,
     68 guard_replace_after,
     69 guard_change_interval,
+    70 private_allowed,
 }
 
 impl Params {

@@ -147,6 +147,8 @@ pub struct Params {
     pub handshakes_per_address: Rate,
     /// Addresses of the loopback network are dialled and may stand in Bottles: for a demo on one machine.
     pub loopback_allowed: bool,
+    /// Nodes that nobody vouches for are dialled at addresses that are not public, too: for a network inside of one.
+    pub private_allowed: bool,
 
     // ---- Circuits (spec 06) ----
     /// SETUPs from one client link.
@@ -280,6 +282,7 @@ impl Params {
         clients_per_prefix: 64,
         handshakes_per_address: Rate { per_second: 20, burst: 40 },
         loopback_allowed: false,
+        private_allowed: false,
         client_setups: Rate { per_second: 4, burst: 20 },
         node_setups: Rate { per_second: 200, burst: 1000 },
         pool_share_percent: 25,
@@ -340,6 +343,7 @@ impl Params {
             guard_draw_wait: ms(200),
             hops: 3,
             repair_interval: minutes(1),
+            private_allowed: true,
             ..Self::DEFAULT
         }
     }
@@ -384,6 +388,7 @@ One address range may take half of a node's memory for clients: one household ca
             clients_per_prefix: 1024,
             handshakes_per_address: Rate { per_second: 200, burst: 400 },
             loopback_allowed: true,
+            private_allowed: true,
             client_setups: Rate { per_second: 200, burst: 1000 },
             pool_clients_percent: 50,
             pool_prefix_percent: 50,

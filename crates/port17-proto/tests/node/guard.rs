@@ -75,6 +75,26 @@ fn a_client_draws_a_primary_and_two_backups_and_links_to_the_primary_alone() {
 }
 
 #[test]
+fn the_only_exit_is_no_guard() {
+    let mut mesh = Mesh::new();
+    (mesh.in_network, mesh.lanes_only) = (true, true);
+    for seed in 1..=3 {
+        mesh.add(Plan { decides: true, exit: seed == 3, ..Plan::new(seed) });
+    }
+    mesh.run_for(SECOND);
+    let list = mesh.list(1, &[0, 1, 2], |_| {});
+    mesh.give_list(&list);
+    mesh.run_for(5 * SECOND);
+    for draw in 0..8 {
+        let client = mesh.add_client(CLIENT + 200 + draw, Params::demo(), None);
+        mesh.input(client, Input::List(list.clone()));
+        mesh.run_for(2 * SECOND);
+        assert!(!guards(&mesh, client).contains(&id_of(3)), "no route begins and ends at one node");
+        assert_eq!(guards(&mesh, client).len(), 2);
+    }
+}
+
+#[test]
 fn without_a_list_no_guard_is_drawn_and_the_client_says_why() {
     let mut mesh = Mesh::new();
     mesh.in_network = true;

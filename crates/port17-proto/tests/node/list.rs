@@ -16,7 +16,7 @@ use port17_proto::wire::message::{Hello, LaneSlot, LinkId, Message};
 use port17_proto::wire::registry::{GoAwayReason, Role};
 
 use super::mesh::{Mesh, Plan, START_UNIX_MS, address_of, id_of, link_key_of, node_config, ordered_seeds};
-use super::solo::{Solo, neighbour_key, some_key};
+use super::solo::{Solo, bottle_of, neighbour_key, some_key};
 
 const NOW: Duration = Duration::from_secs(1010);
 const DAY_S: u64 = 24 * 3600;
@@ -299,6 +299,19 @@ fn without_a_list_a_node_of_a_network_waits_and_says_so() {
     let solo = node(None);
     assert!(solo.node.status().waits_for.unwrap().contains("signed list"));
     assert!(!solo.node.may_choose_guard());
+}
+
+#[test]
+fn a_node_that_is_the_whole_network_waits_for_nobody() {
+    let alone = |nodes| {
+        let mut config = config(Some(signed(&ListContent { nodes, ..content(1) })));
+        if let EngineRole::Node(setup) = &mut config.role {
+            setup.neighbours = None;
+        }
+        Solo::of(config, NOW).node.status().waits_for
+    };
+    assert!(alone(vec![]).unwrap().contains("other nodes"), "a list that does not name it");
+    assert_eq!(alone(vec![bottle_of(seeds()[0])]), None);
 }
 
 // ---- Restarts ----

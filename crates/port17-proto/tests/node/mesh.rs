@@ -90,6 +90,7 @@ pub struct Plan {
     /// The node chooses its links itself; `neighbours` says nothing.
     pub decides: bool,
     pub hidden: bool,
+    pub exit: bool,
     pub accept_clients: bool,
     pub stored_seq: Option<Seq>,
 }
@@ -97,7 +98,16 @@ pub struct Plan {
 impl Plan {
     pub fn new(seed: u64) -> Self {
         let params = Params::demo();
-        Self { seed, params, neighbours: vec![], decides: false, hidden: false, accept_clients: true, stored_seq: None }
+        Self {
+            seed,
+            params,
+            neighbours: vec![],
+            decides: false,
+            hidden: false,
+            exit: true,
+            accept_clients: true,
+            stored_seq: None,
+        }
     }
 }
 
@@ -149,7 +159,7 @@ pub fn node_config(plan: &Plan) -> Config {
         next_link_key: None,
         addresses,
         egress: vec![],
-        exit_policy: Some(port17_proto::policy::ExitPolicy::parse(&["accept tcp *:80"]).unwrap()),
+        exit_policy: plan.exit.then(|| port17_proto::policy::ExitPolicy::parse(&["accept tcp *:80"]).unwrap()),
         flags: Flags::default(),
         software: "port17 test".to_owned(),
         neighbours: (!plan.decides).then(|| plan.neighbours.clone()),

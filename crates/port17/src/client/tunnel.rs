@@ -99,6 +99,8 @@ pub struct TunnelOptions {
 pub struct FirstHops {
     /// The guard that is in use.
     pub guard: NodeId,
+    /// Whether it has a lane.
+    pub linked: bool,
     /// The nodes that are kept to stand behind it, in the order of their use.
     pub hop2: Vec<NodeId>,
 }
@@ -125,6 +127,8 @@ pub struct Tunnel {
     entropy: Mutex<Entropy>,
     standing: Mutex<Vec<Arc<Standing>>>,
     skipped: Mutex<BTreeMap<NodeId, Instant>>,
+    /// What came of the last circuit that did not open; none once one has.
+    trouble: Mutex<Option<Progress>>,
     spare_wanted: Notify,
 }
 
@@ -189,6 +193,7 @@ impl Tunnel {
             entropy: Mutex::new(entropy),
             standing: Mutex::default(),
             skipped: Mutex::default(),
+            trouble: Mutex::default(),
             spare_wanted: Notify::new(),
         })
     }
@@ -203,7 +208,6 @@ impl Tunnel {
     }
 
     async fn open_somewhere(&self, target: &Target, isolation: &Isolation, first_data: Bytes) -> Result<TunnelStream, OpenError> {
-        self.wait_for_first_hops().await;
         let mut again: Option<Vec<NodeId>> = None;
         let mut tried_again = false;
         let mut skipped_hops = Skipped::MayBeTried;
@@ -212,6 +216,7 @@ impl Tunnel {
             if let Some(pause) = pause(failures) {
                 tokio::time::sleep(pause).await;
             }
+            self.wait_for_first_hops().await;
             // The map may have changed since it was drawn, or the guard.
             let standing = match again.take().filter(|route| self.stands(route)) {
                 Some(route) => self.build(route, Some(isolation))?,
@@ -235,6 +240,7 @@ impl Tunnel {
                 Err(Attempt::Dead(progress)) => {
                     let same_route = !tried_again && !matches!(progress, Progress::Building);
                     tried_again |= same_route;
+                    *lock(&self.trouble) = Some(progress);
                     if same_route {
                         again = Some(standing.route.clone());
                     } else {
@@ -276,8 +282,11 @@ impl Tunnel {
     }
 
     /// Leaves out for a while the hop that failed (spec 08, 3): the one that declined, the one behind who could not reach it, or hop 2
-    /// where nobody answered. Never the guard.
+    /// where nobody answered. Never the guard, and nobody behind it when it is the guard that is gone.
     fn skip_after(&self, route: &[NodeId], progress: Progress) {
+        if route.first().is_none_or(|guard| self.plane.lane_to(*guard).is_none()) {
+            return;
+        }
         let culprit = match progress {
             Progress::Refused { hop, status: SetupStatus::Overload | SetupStatus::Policy } => hop,
             Progress::Refused { hop, status: SetupStatus::Ok | SetupStatus::NextRefused | SetupStatus::NotConnected } => hop + 1,
@@ -290,6 +299,7 @@ impl Tunnel {
 
     /// A circuit has opened over these hops: whatever kept one of them from answering is over.
     fn unskip(&self, route: &[NodeId]) {
+        *lock(&self.trouble) = None;
         lock(&self.skipped).retain(|node, _| !route.contains(node));
     }
 
@@ -376,13 +386,17 @@ impl Tunnel {
         })
     }
 
-    /// Waits until there is a guard and what is pinned with it, at most a moment: after a start both come together with the map.
+    /// Waits until there is a guard with a lane and what is pinned with it: a moment, for after a start all of it comes together with
+    /// the map; for a guard that has no lane, as long as the next one takes to be used in its place.
     async fn wait_for_first_hops(&self) {
-        const PATIENCE: Duration = Duration::from_secs(2);
+        const MOMENT: Duration = Duration::from_secs(2);
         let mut first = self.first.clone();
-        let complete = first.wait_for(|first| first.as_ref().is_some_and(|first| !self.lacks_pin(first, self.options.hops)));
+        let is_away = first.borrow().as_ref().is_some_and(|first| !first.linked);
+        let patience = if is_away { self.plane.params.guard_patience + MOMENT } else { MOMENT };
+        let is_complete = |first: &FirstHops| first.linked && !self.lacks_pin(first, self.options.hops);
+        let complete = first.wait_for(|first| first.as_ref().is_some_and(is_complete));
         // What is still missing then is said by who draws the route.
-        let _ = tokio::time::timeout(PATIENCE, complete).await;
+        let _ = tokio::time::timeout(patience, complete).await;
     }
 
     /// A hop 2 that is free for each circuit would tell the guard's name to who sees many of them (spec 08): no candidate, no route.
@@ -400,6 +414,17 @@ impl Tunnel {
         let first = self.first.borrow().clone();
         let request = self.request(first.as_ref(), hops.unwrap_or(self.options.hops), target, exclude)?;
         navigator::sample(&view.map, &request, &mut lock(&self.entropy))
+    }
+
+    /// What came of the last circuit that did not open, in words; none where one has opened since. It names nobody.
+    pub fn trouble(&self) -> Option<String> {
+        Some(match (*lock(&self.trouble))? {
+            Progress::Refused { hop, status } => format!("hop {} of the last one refused it: {}", hop + 1, refusal(status)),
+            Progress::Building => "nobody answered the last one in time".to_owned(),
+            Progress::Open | Progress::Over => {
+                "the last one was ended without a word before it was open; is this machine's clock right?".to_owned()
+            }
+        })
     }
 
     fn skips(&self) -> BTreeSet<NodeId> {
@@ -502,6 +527,7 @@ impl Tunnel {
             let _ = tokio::time::timeout(self.plane.params.created_timeout, answered).await;
             let state = *circuit.progress.borrow();
             if state != Progress::Open {
+                *lock(&self.trouble) = Some(state);
                 self.skip_after(&circuit.route, state);
                 circuit.edge.end(false);
                 // Nobody waits for a spare: the next one is tried a second later.
@@ -534,6 +560,16 @@ fn pause(failures: u32) -> Option<Duration> {
     const LONGEST: Duration = Duration::from_secs(1);
     let doublings = failures.checked_sub(3)?.min(6);
     Some(FIRST.saturating_mul(1 << doublings).min(LONGEST))
+}
+
+fn refusal(status: SetupStatus) -> &'static str {
+    match status {
+        SetupStatus::Ok => "it said why in no known way",
+        SetupStatus::Overload => "it has no room",
+        SetupStatus::Policy => "it does not allow it",
+        SetupStatus::NextRefused => "the next hop refused it",
+        SetupStatus::NotConnected => "it has no link to the next hop",
+    }
 }
 
 async fn died(progress: &mut watch::Receiver<Progress>) -> Attempt {

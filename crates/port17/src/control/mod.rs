@@ -34,7 +34,10 @@ const RELOAD_PATH: &str = "/v1/reload";
 /// The daemon's side: what the control API asks.
 pub trait Daemon: Send + Sync + 'static {
     /// The status now.
-    fn status(&self) -> Status;
+    ///
+    /// # Errors
+    /// [`RefusalCode::Unavailable`] while the daemon starts or stops.
+    fn status(&self) -> impl Future<Output = Result<Status, Refusal>> + Send;
 
     /// The mesh as it is known now.
     ///

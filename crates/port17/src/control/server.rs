@@ -109,7 +109,7 @@ async fn answer<D: Daemon>(request: Request<Incoming>, daemon: &D, bounds: Bound
         Err(refusal) => return refuse(&refusal),
     };
     match &*path {
-        STATUS_PATH => succeed(&daemon.status()),
+        STATUS_PATH => either(daemon.status().await),
         MAP_PATH => either(daemon.map().await),
         CIRCUITS_PATH => either(daemon.circuits()),
         ROUTE_PATH => either(wish_in(&body).and_then(|wish| daemon.draw_route(&wish))),
@@ -186,8 +186,8 @@ mod tests {
     struct Example;
 
     impl Daemon for Example {
-        fn status(&self) -> Status {
-            Status::of(Role::Node)
+        async fn status(&self) -> Result<Status, Refusal> {
+            Ok(Status::of(Role::Node))
         }
 
         async fn map(&self) -> Result<MeshMap, Refusal> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use port17_proto::bottle::{Address, VerifiedBottle, rtt_us};
@@ -11,9 +11,8 @@ use port17_proto::circuit::message::{Host, Target};
 use port17_proto::ids::NodeId;
 use port17_proto::navigator::{self, Map};
 use port17_proto::node::status::NodeStatus;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::driver::Report;
 use super::membership::MembershipView;
 use crate::bootstrap::{Attempt, SourceState};
 use crate::client::name;
@@ -23,11 +22,13 @@ use crate::control::{
     NetworkStatus, NodeName, Published, Refusal, RefusalCode, Reloaded, Role, RouteSample, RouteWish, SourceStatus, Status,
     StoreStatus, Trust,
 };
-use crate::lane::lock;
+use crate::mesh_view::MeshView;
 use crate::plane::{Plane, unix_ms};
 
 /// What only the driver can answer: it holds the engine.
 pub(super) enum Question {
+    /// The engine as it is.
+    Status(oneshot::Sender<NodeStatus>),
     /// The mesh as the Bottlerack has it.
     Map(oneshot::Sender<MeshMap>),
     /// Look again at what the daemon was configured with.
@@ -40,7 +41,7 @@ pub(super) const QUESTIONS: usize = 32;
 /// The parts of a daemon that answer.
 pub(super) struct Answers {
     pub(super) plane: Arc<Plane>,
-    pub(super) report: Arc<Mutex<Report>>,
+    pub(super) view: watch::Receiver<Arc<MeshView>>,
     pub(super) questions: mpsc::Sender<Question>,
     /// The configured label.
     pub(super) label: Option<String>,
@@ -56,9 +57,24 @@ pub(super) struct ClientAnswers {
     pub(super) socks: SocketAddr,
 }
 
+/// Nodes by their PortNames, where their Bottles are known.
+struct Names(Arc<MeshView>);
+
+impl Names {
+    fn of(&self, node: &NodeId) -> NodeName {
+        let known = self.0.nodes.get(node);
+        NodeName { node_id: node.to_string(), portname: known.map(|node| node.portname.to_string()) }
+    }
+
+    fn node_of(&self, portname: &str) -> Option<NodeId> {
+        self.0.nodes.iter().find(|(_, node)| node.portname.to_string() == portname).map(|(id, _)| *id)
+    }
+}
+
 impl Daemon for Answers {
-    fn status(&self) -> Status {
-        let report = lock(&self.report);
+    async fn status(&self) -> Result<Status, Refusal> {
+        let engine = self.ask(Question::Status).await?;
+        let names = self.names();
         let role = if self.client.is_some() { Role::Client } else { Role::Node };
         let mut status = Status {
             uptime_s: self.plane.clock.elapsed().as_secs(),
@@ -68,18 +84,17 @@ impl Daemon for Answers {
             counts: self.plane.counts().into_iter().map(|(what, times)| (what.to_owned(), times)).collect(),
             ..Status::of(role)
         };
-        if let Some(engine) = &report.status {
-            add_engine(&mut status, engine, &report);
-        }
+        add_engine(&mut status, &engine, &names);
         if let Some(member) = &self.member {
-            status.network = Some(network_status(member, report.status.as_ref()));
+            status.network = Some(network_status(member, &engine));
             status.store = Some(store_status(member));
         }
         if let Some(client) = &self.client {
             status.socks = Some(client.socks);
-            status.standing = circuits_of(&client.tunnel, &report);
+            status.standing = circuits_of(&client.tunnel, &names);
+            status.waiting_for = status.waiting_for.take().or_else(|| missing_circuit(&client.tunnel, &status.standing));
         }
-        status
+        Ok(status)
     }
 
     async fn map(&self) -> Result<MeshMap, Refusal> {
@@ -88,21 +103,18 @@ impl Daemon for Answers {
 
     fn circuits(&self) -> Result<Circuits, Refusal> {
         let client = self.client.as_ref().ok_or_else(no_client)?;
-        Ok(Circuits { circuits: circuits_of(&client.tunnel, &lock(&self.report)) })
+        Ok(Circuits { circuits: circuits_of(&client.tunnel, &self.names()) })
     }
 
     fn draw_route(&self, wish: &RouteWish) -> Result<RouteSample, Refusal> {
         let client = self.client.as_ref().ok_or_else(no_client)?;
         let target = wish.target.as_deref().map_or_else(|| Ok(any_target()), target)?;
-        let exclude = {
-            let report = lock(&self.report);
-            wish.exclude.iter().map(|text| named(text, &report)).collect::<Result<BTreeSet<_>, _>>()?
-        };
+        let names = self.names();
+        let exclude = wish.exclude.iter().map(|text| named(text, &names)).collect::<Result<BTreeSet<_>, _>>()?;
         let drawn = client.tunnel.sample(wish.hops.map(usize::from), &target, &exclude);
         let drawn = drawn.map_err(|why| Refusal::new(RefusalCode::NoRoute, why))?;
-        let report = lock(&self.report);
         let hop = |hop: navigator::HopSample| HopSample {
-            node: report.name(&hop.node),
+            node: names.of(&hop.node),
             role: role(hop.role),
             candidates: hop.alternatives as u64,
         };
@@ -115,6 +127,10 @@ impl Daemon for Answers {
 }
 
 impl Answers {
+    fn names(&self) -> Names {
+        Names(Arc::clone(&self.view.borrow()))
+    }
+
     async fn ask<A>(&self, question: impl FnOnce(oneshot::Sender<A>) -> Question) -> Result<A, Refusal> {
         let unavailable = || Refusal::new(RefusalCode::Unavailable, "the daemon is ending");
         let (sender, answer) = oneshot::channel();
@@ -145,17 +161,17 @@ fn trust(trust: bottlerack::Trust) -> Trust {
     }
 }
 
-fn add_engine(status: &mut Status, engine: &NodeStatus, report: &Report) {
+fn add_engine(status: &mut Status, engine: &NodeStatus, names: &Names) {
     status.node_id = engine.id.map(|id| id.to_string());
     status.portname = engine.portname.as_ref().map(ToString::to_string);
-    status.guard = engine.guard.map(|guard| report.name(&guard));
+    status.guard = engine.guard.map(|guard| names.of(&guard));
     status.waiting_for.clone_from(&engine.waits_for);
     // The Bottlerack has the Bottles of others.
     status.map_nodes = engine.bottles as u64 + u64::from(engine.bottle.is_some());
     (status.known, status.trusted) = (engine.known as u64, engine.trusted as u64);
     status.wanted_links = engine.degree.map(|degree| degree as u64);
-    status.links = engine.links.iter().map(|link| link_status(link, status.role, report)).collect();
-    status.ready = status.waiting_for.is_none() || status.links.iter().any(|link| link.up);
+    status.links = engine.links.iter().map(|link| link_status(link, status.role, names)).collect();
+    status.ready = status.waiting_for.is_none() || (status.role == Role::Node && status.links.iter().any(|link| link.up));
     status.clients = engine.clients as u64;
     status.bottle = engine.bottle.map(|bottle| BottleStatus {
         seq: bottle.seq.0,
@@ -165,8 +181,8 @@ fn add_engine(status: &mut Status, engine: &NodeStatus, report: &Report) {
     status.counts.extend(engine.counts.iter().map(|(what, times)| ((*what).to_owned(), *times)));
 }
 
-fn network_status(member: &MembershipView, engine: Option<&NodeStatus>) -> NetworkStatus {
-    let list = engine.and_then(|engine| engine.list).map(|list| ListStatus {
+fn network_status(member: &MembershipView, engine: &NodeStatus) -> NetworkStatus {
+    let list = engine.list.map(|list| ListStatus {
         seq: list.seq,
         issued_s: list.issued_s,
         expires_s: list.expires_s,
@@ -194,10 +210,10 @@ fn store_status(member: &MembershipView) -> StoreStatus {
     StoreStatus { path: member.store_path.display().to_string(), waiting: report.waiting as u64, problem: report.problem }
 }
 
-fn link_status(link: &port17_proto::node::status::LinkStatus, role: Role, report: &Report) -> LinkStatus {
+fn link_status(link: &port17_proto::node::status::LinkStatus, role: Role, names: &Names) -> LinkStatus {
     let rtt = link.lanes.iter().filter_map(|lane| lane.rtt).min();
     LinkStatus {
-        node: report.name(&link.node),
+        node: names.of(&link.node),
         up: link.is_up,
         since_s: link.since.as_secs(),
         lanes: u8::try_from(link.lanes.len()).unwrap_or(u8::MAX),
@@ -214,14 +230,25 @@ fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
-fn circuits_of(tunnel: &Tunnel, report: &Report) -> Vec<CircuitStatus> {
+fn circuits_of(tunnel: &Tunnel, names: &Names) -> Vec<CircuitStatus> {
     let circuit = |circuit: CircuitView| CircuitStatus {
-        route: circuit.route.iter().map(|node| report.name(node).text().to_owned()).collect(),
+        route: circuit.route.iter().map(|node| names.of(node).text().to_owned()).collect(),
         streams: circuit.streams,
         age_s: circuit.age.as_secs(),
         open: circuit.open,
     };
     tunnel.circuits().into_iter().map(circuit).collect()
+}
+
+/// Why a client that has its guard has no circuit.
+fn missing_circuit(tunnel: &Tunnel, standing: &[CircuitStatus]) -> Option<String> {
+    if standing.iter().any(|circuit| circuit.open) {
+        return None;
+    }
+    match tunnel.sample(None, &any_target(), &BTreeSet::new()) {
+        Err(why) => Some(format!("a route: {why}")),
+        Ok(_) => tunnel.trouble().map(|trouble| format!("a circuit: {trouble}")),
+    }
 }
 
 /// What most streams want: HTTPS by name.
@@ -251,13 +278,13 @@ fn target(text: &str) -> Result<Target, Refusal> {
 }
 
 /// The node that a NodeID or a PortName names.
-fn named(text: &str, report: &Report) -> Result<NodeId, Refusal> {
+fn named(text: &str, names: &Names) -> Result<NodeId, Refusal> {
     let unknown = || {
         let what = "no node of this name is known: a NodeID or a whole PortName is expected, as `port17 map` shows them";
         Refusal::new(RefusalCode::UnknownNode, format_args!("{text}: {what}"))
     };
     // A NodeID that is not known excludes nothing, and may become known.
-    text.parse().ok().or_else(|| report.node_of(text)).ok_or_else(unknown)
+    text.parse().ok().or_else(|| names.node_of(text)).ok_or_else(unknown)
 }
 
 /// The answer to [`Question::Map`], of the Bottles of others and the own one.

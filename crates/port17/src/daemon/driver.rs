@@ -5,10 +5,10 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use port17_proto::bottle::{Seq, UnverifiedBottle, VerifiedBottle};
+use port17_proto::bottle::{Address, Seq, UnverifiedBottle, VerifiedBottle};
 use port17_proto::bottlerack::Trust;
 use port17_proto::crypto::Entropy;
 use port17_proto::identity::LinkKey;
@@ -19,27 +19,27 @@ use port17_proto::lane::reader::{Admission, Command, Port};
 use port17_proto::node::Node;
 use port17_proto::node::guard::GuardSet;
 use port17_proto::node::io::{DialId, Input, LaneId, LaneLoss, Output, Peer, ShownKey};
-use port17_proto::node::status::NodeStatus;
 use port17_proto::params::Rate;
 use port17_proto::wire::message::{split_into_pieces, write_control_body};
 use port17_proto::wire::registry::{BODY_BYTES, CONTROL_FLAG_URGENT, Command as Code, HEADER_BYTES};
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::Instant;
 
 use super::answers::{QUESTIONS, Question, mesh_map};
 use super::lanes::{Dial, DialKey, LaneAttempt};
 use super::membership::Membership;
 use super::reload::Reloading;
+use super::renewal::Renewal;
 use super::{throw_away, time};
 use crate::bootstrap::Fetched;
 use crate::bottles::{BottleDirectory, BottleFile};
 use crate::client::tunnel::FirstHops;
 use crate::config::Config;
-use crate::control::{NodeName, Refusal, RefusalCode, Reloaded};
+use crate::control::{Refusal, RefusalCode, Reloaded};
 use crate::exit::Exit;
 use crate::keystore::SeqFile;
-use crate::lane::{self, Lane, lock};
+use crate::lane::{self, Lane};
 use crate::mesh_view::MeshView;
 use crate::plane::{Carrying, Plane, unix_ms};
 use crate::system;
@@ -60,27 +60,6 @@ pub(super) struct Sources {
     pub(super) config: Config,
 }
 
-/// What status displays are made of.
-#[derive(Default)]
-pub(super) struct Report {
-    pub(super) status: Option<NodeStatus>,
-    view: Option<Arc<MeshView>>,
-}
-
-impl Report {
-    /// A node with its PortName, where its Bottle is known.
-    pub(super) fn name(&self, node: &NodeId) -> NodeName {
-        let known = self.view.as_ref().and_then(|view| view.nodes.get(node));
-        NodeName { node_id: node.to_string(), portname: known.map(|node| node.portname.to_string()) }
-    }
-
-    /// The node of a PortName.
-    pub(super) fn node_of(&self, portname: &str) -> Option<NodeId> {
-        let nodes = &self.view.as_ref()?.nodes;
-        nodes.iter().find(|(_, node)| node.portname.to_string() == portname).map(|(id, _)| *id)
-    }
-}
-
 pub(super) struct Driver {
     node: Node,
     plane: Arc<Plane>,
@@ -92,10 +71,12 @@ pub(super) struct Driver {
     entropy: Entropy,
     files: Files,
     sources: Sources,
-    report: Arc<Mutex<Report>>,
     view: watch::Sender<Arc<MeshView>>,
+    view_renewal: Renewal,
     first: watch::Sender<Option<FirstHops>>,
     exit: Option<Arc<Exit>>,
+    /// When the exit was last told the machine's own addresses.
+    exit_knows_machine: Option<Instant>,
     listening: Vec<SocketAddr>,
     lanes: HashMap<LaneId, Held>,
     dials: HashMap<DialId, AbortHandle>,
@@ -105,6 +86,8 @@ pub(super) struct Driver {
     reading: Option<PathBuf>,
     /// A node's own Bottle, once one is out; the Bottlerack has those of others.
     own_bottle: Option<VerifiedBottle>,
+    /// Writes the own Bottle's file.
+    writing_bottle: Option<JoinHandle<()>>,
     next_lane: u64,
     stopped: bool,
 }
@@ -114,10 +97,16 @@ struct Held {
     /// Dialled from here.
     dialled: bool,
     remote: SocketAddr,
+    /// Whose it is, once it is admitted.
+    node: Option<NodeId>,
 }
 
 /// Lanes that wait for the driver.
 const ATTEMPTS: usize = 64;
+/// The rest after a view was made: many Bottles that come at once make one view together, a single one is seen at once.
+const VIEW_REST: Duration = Duration::from_millis(50);
+/// How long the machine's addresses are believed to be as they were.
+const MACHINE_ADDRESSES: Duration = Duration::from_secs(10);
 
 impl Driver {
     #[allow(clippy::too_many_arguments, reason = "the one place where all of a daemon's parts meet")]
@@ -129,7 +118,6 @@ impl Driver {
         entropy: Entropy,
         files: Files,
         sources: Sources,
-        report: Arc<Mutex<Report>>,
         view: watch::Sender<Arc<MeshView>>,
     ) -> Self {
         Self {
@@ -143,16 +131,18 @@ impl Driver {
             entropy,
             files,
             sources,
-            report,
             view,
+            view_renewal: Renewal::new(VIEW_REST),
             first: watch::channel(None).0,
             exit: None,
+            exit_knows_machine: None,
             listening: Vec::new(),
             lanes: HashMap::new(),
             dials: HashMap::new(),
             seen: BTreeMap::new(),
             reading: None,
             own_bottle: None,
+            writing_bottle: None,
             next_lane: 0,
             stopped: false,
         }
@@ -190,6 +180,7 @@ impl Driver {
             let wake = deadline.map_or_else(|| Instant::now() + Duration::from_secs(3600), |at| self.instant(at));
             let input = tokio::select! {
                 () = &mut stop, if !stopping => {
+                    tracing::info!("ending: its links are closed");
                     stopping = true;
                     Input::Shutdown
                 }
@@ -216,6 +207,10 @@ impl Driver {
                     Input::Tick
                 }
                 () = tokio::time::sleep_until(wake) => Input::Tick,
+                () = self.view_renewal.due() => {
+                    self.renew_view();
+                    continue;
+                }
             };
             if let Input::LaneDown { lane, .. } = &input {
                 self.lanes.remove(lane);
@@ -228,8 +223,9 @@ impl Driver {
 
     /// Waits for the lanes' good-byes, and writes what the store has not taken yet.
     async fn end(mut self) {
-        let membership = self.sources.membership.take();
+        let (membership, writing) = (self.sources.membership.take(), self.writing_bottle.take());
         self.end_lanes().await;
+        finished(writing).await;
         let Some(membership) = membership else { return };
         let closed = tokio::task::spawn_blocking(|| membership.close()).await;
         if let Ok(report) = closed {
@@ -260,7 +256,7 @@ impl Driver {
                 let peer_key = connection.peer_key;
                 let pool = Arc::clone(&self.plane.pool);
                 tokio::spawn(lane::run(lane.clone(), *connection, pool, self.plane.clock, Arc::clone(&self.plane)));
-                self.lanes.insert(id, Held { lane, dialled: dialled.is_some(), remote });
+                self.lanes.insert(id, Held { lane, dialled: dialled.is_some(), remote, node: None });
                 Some(Input::LaneUp { lane: id, dialled, peer_key, remote: remote.ip() })
             }
         }
@@ -268,11 +264,12 @@ impl Driver {
 
     /// Carries out all that the engine wants; gives its next deadline.
     fn drain(&mut self) -> Option<Duration> {
-        let mut changed = false;
+        let (mut changed, mut guards) = (false, None);
         let until = loop {
             match self.node.poll() {
                 Output::Wait { until, .. } => break until,
                 Output::BottlerackChanged(_) => changed = true,
+                Output::Guards(set) => guards = Some(set),
                 // Who is trusted may have changed with it.
                 output @ Output::ListAccepted { .. } => {
                     changed = true;
@@ -282,10 +279,37 @@ impl Driver {
             }
         };
         if changed {
+            self.view_renewal.note(Instant::now());
+        }
+        if self.view_renewal.is_due(Instant::now()) {
             self.renew_view();
         }
-        lock(&self.report).status = Some(self.node.status());
+        if let Some(set) = guards {
+            self.use_guards(set);
+        }
         until
+    }
+
+    /// Tells the tunnel where its circuits begin; the view that this was drawn by comes first.
+    fn use_guards(&mut self, GuardSet { guards, active }: GuardSet) {
+        if self.view_renewal.is_old() {
+            self.renew_view();
+        }
+        let pinned = guards.into_iter().find(|guard| guard.node == active);
+        let hop2 = pinned.map(|guard| guard.hop2).unwrap_or_default();
+        let linked = self.plane.lane_to(active).is_some();
+        self.first.send_replace(Some(FirstHops { guard: active, linked, hop2 }));
+    }
+
+    /// A link came up or went down: perhaps the guard's.
+    fn note_guard_link(&self, peer: Peer, up: bool) {
+        self.first.send_if_modified(|first| match first {
+            Some(first) if peer == Peer::Node(first.guard) && first.linked != up => {
+                first.linked = up;
+                true
+            }
+            _ => false,
+        });
     }
 
     fn carry_out(&mut self, output: Output) {
@@ -308,13 +332,18 @@ impl Driver {
                 }
             }
             Output::AdmitLane { lane, peer, slot: _, dialled: _, circuits } => self.admit(lane, peer, circuits),
+            // It comes again with each lane that the link gains or loses.
             Output::LinkUp { peer, lanes } => {
-                self.tell_link(peer, true);
-                self.plane.set_link(peer, lanes);
+                if !self.plane.set_link(peer, lanes) {
+                    self.tell_link(peer, true);
+                }
+                self.note_guard_link(peer, true);
             }
             Output::LinkDown { peer } => {
-                self.tell_link(peer, false);
-                self.plane.set_link(peer, Vec::new());
+                if self.plane.set_link(peer, Vec::new()) {
+                    self.tell_link(peer, false);
+                }
+                self.note_guard_link(peer, false);
             }
             Output::LaneRtt { lane, rtt } => {
                 let rtt_ms = u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX);
@@ -337,11 +366,6 @@ impl Driver {
             }
             Output::NewCircuitKey(key) => self.plane.hold_key(key),
             Output::EraseCircuitKey(key) => self.plane.erase_key(key),
-            Output::Guards(GuardSet { guards, active }) => {
-                let pinned = guards.into_iter().find(|guard| guard.node == active);
-                let hop2 = pinned.map(|guard| guard.hop2).unwrap_or_default();
-                self.first.send_replace(Some(FirstHops { guard: active, hop2 }));
-            }
             Output::ListAccepted { seq } => self.list_accepted(seq),
             Output::ListRefused(why) => tracing::warn!(why, "a signed list was refused"),
             // spec 10, 1: a file that fails is named.
@@ -350,7 +374,8 @@ impl Driver {
                 None => tracing::debug!(what = what.name(), "counted"),
             },
             Output::Stopped => self.stopped = true,
-            Output::BottlerackChanged(_) | Output::Wait { .. } => {}
+            // What is gathered before it is carried out.
+            Output::BottlerackChanged(_) | Output::Guards(_) | Output::Wait { .. } => {}
         }
     }
 
@@ -399,6 +424,15 @@ impl Driver {
     }
 
     fn admit(&mut self, lane: LaneId, peer: Peer, circuits: u32) {
+        if let Some(held) = self.lanes.get_mut(&lane) {
+            held.node = peer.node();
+        }
+        // Before the first circuit can come over it (law 1).
+        if self.view_renewal.is_old() {
+            self.renew_view()
+        } else {
+            self.renew_guard()
+        }
         let Some(held) = self.lanes.get(&lane) else { return };
         let params = &self.plane.params;
         let (mine, Rate { per_second, burst }) = match peer {
@@ -414,8 +448,6 @@ impl Driver {
             breach_window_ms: u64::try_from(params.breach_window.as_millis()).unwrap_or(u64::MAX),
         };
         let circuits = usize::try_from(circuits).unwrap_or(usize::MAX);
-        // Before the first circuit can come over it (law 1).
-        self.renew_guard();
         let pool = self.plane.share(peer, held.remote.ip());
         held.lane.command(Command::Memory(Arc::clone(&pool)));
         self.plane.admit(lane, Carrying { lane: held.lane.clone(), peer, circuits, pool });
@@ -443,11 +475,19 @@ impl Driver {
         let rules = self.plane.params.bottle_rules();
         // The engine has just signed it.
         self.own_bottle = UnverifiedBottle::parse(bytes).and_then(|bottle| bottle.verify(unix_ms(), &rules)).ok();
-        if let Err(error) = self.files.bottles.write(&id, bytes) {
-            let directory = self.files.bottles.path().display();
-            tracing::error!(%error, %directory, "the own Bottle cannot be written: others do not see what has changed");
-            self.plane.count("bottle-not-written", 1);
-        }
+        let (directory, plane, bytes) = (self.files.bottles.clone(), Arc::clone(&self.plane), bytes.to_vec());
+        let before = self.writing_bottle.take();
+        // The engine does not wait for a disk.
+        self.writing_bottle = Some(tokio::spawn(async move {
+            // In their order: the last one stays.
+            finished(before).await;
+            let writing = tokio::task::spawn_blocking(move || directory.write(&id, &bytes).map_err(|error| (error, directory)));
+            if let Ok(Err((error, directory))) = writing.await {
+                let directory = directory.path().display();
+                tracing::error!(%error, %directory, "the own Bottle cannot be written: others do not see what has changed");
+                plane.count("bottle-not-written", 1);
+            }
+        }));
     }
 
     /// An input that arises while outputs are carried out.
@@ -461,6 +501,9 @@ impl Driver {
     /// Who asked and has left is not told.
     fn answer(&mut self, question: Question) {
         match question {
+            Question::Status(asker) => {
+                let _ = asker.send(self.node.status());
+            }
             Question::Map(asker) => {
                 let _ = asker.send(mesh_map(self.bottles(), self.own_bottle.as_ref()));
             }
@@ -475,10 +518,11 @@ impl Driver {
         let reloaded = self.sources.reload();
         match &reloaded {
             Ok(Reloaded { changed, needs_restart }) => {
-                tracing::info!(changed = %changed.join("; "), needs_restart = %needs_restart.join(", "), "reloaded");
+                let said = |what: &[String], by| (!what.is_empty()).then(|| what.join(by));
+                tracing::info!(changed = said(changed, "; "), needs_restart = said(needs_restart, ", "), "reloaded");
                 self.rescan();
             }
-            Err(refusal) => tracing::error!(error = %refusal, "not reloaded: all stays as it was"),
+            Err(refusal) => tracing::error!(error = %refusal, "not reloaded"),
         }
         reloaded
     }
@@ -487,7 +531,7 @@ impl Driver {
         self.plane.sweep();
         self.note_list();
         self.rescan();
-        self.renew_guard();
+        self.renew_machine();
     }
 
     fn note_list(&self) {
@@ -548,25 +592,40 @@ impl Driver {
     fn renew_view(&mut self) {
         let margin_ms = u64::try_from(self.plane.params.circuit_key_margin.as_millis()).unwrap_or(u64::MAX);
         let view = Arc::new(MeshView::build(&self.bottles(), margin_ms));
-        lock(&self.report).view = Some(Arc::clone(&view));
         self.view.send_replace(view);
+        self.view_renewal.made(Instant::now());
         self.renew_guard();
     }
 
     /// What the exit must never connect to, as it is now (law 1).
-    fn renew_guard(&self) {
+    fn renew_guard(&mut self) {
         let Some(exit) = &self.exit else { return };
         let view = self.view.borrow().clone();
-        let lanes = self.lanes.values().filter(|held| held.dialled).map(|held| held.remote);
+        let lanes = self.lanes.values().flat_map(|held| self.mesh_addresses(held));
         let mesh: Vec<_> = self.listening.iter().copied().chain(view.addresses.iter().copied()).chain(lanes).collect();
-        let local = system::local_networks();
-        exit.update_guard(|guard| {
-            guard.set_mesh(mesh);
-            match local {
-                Ok((own, on_link)) => guard.set_local(own, on_link),
-                Err(error) => tracing::warn!(%error, "the machine's addresses are not known: the exit keeps the last picture"),
-            }
-        });
+        exit.update_guard(|guard| guard.set_mesh(mesh));
+        self.renew_machine();
+    }
+
+    /// Where the other end of a lane listens: the address that was dialled; of one that dialled, what it claims about the address that it
+    /// came from. Any other claim refuses nothing.
+    fn mesh_addresses(&self, held: &Held) -> Vec<SocketAddr> {
+        if held.dialled {
+            return vec![held.remote];
+        }
+        let stored = held.node.and_then(|node| self.node.bottlerack().get(&node));
+        let claimed = stored.into_iter().flat_map(|stored| stored.bottle.content().addresses.iter().map(Address::socket));
+        claimed.filter(|address| address.ip() == held.remote.ip()).collect()
+    }
+
+    /// The machine's own addresses, which the exit must not connect to either.
+    fn renew_machine(&mut self) {
+        let Some(exit) = self.exit.as_ref().filter(|_| !is_recent(self.exit_knows_machine)) else { return };
+        match system::local_networks() {
+            Ok((own, on_link)) => exit.update_guard(|guard| guard.set_local(own, on_link)),
+            Err(error) => tracing::warn!(%error, "the machine's addresses are not known: the exit keeps the last picture"),
+        }
+        self.exit_knows_machine = Some(Instant::now());
     }
 
     /// Waits until every lane has said good-bye.
@@ -597,11 +656,22 @@ fn control_frame(bytes: &[u8], flags: u8) -> Option<FrameBuf> {
 
 impl Sources {
     fn reload(&mut self) -> Result<Reloaded, Refusal> {
-        let refused = |why| Refusal::new(RefusalCode::Configuration, why);
+        let refused = |why: String| Refusal::new(RefusalCode::Configuration, format_args!("{why}; the daemon goes on as it was"));
         let needs_restart = self.reloading.changed_keys(&self.config).map_err(refused)?;
         let changed = self.membership.as_mut().map(Membership::reload).transpose().map_err(refused)?;
         Ok(Reloaded { changed: changed.unwrap_or_default(), needs_restart })
     }
+}
+
+/// What came of a task is its own business.
+async fn finished(task: Option<JoinHandle<()>>) {
+    if let Some(task) = task {
+        let _ = task.await;
+    }
+}
+
+fn is_recent(at: Option<Instant>) -> bool {
+    at.is_some_and(|at| at.elapsed() < MACHINE_ADDRESSES)
 }
 
 /// Without a network there is none, ever.

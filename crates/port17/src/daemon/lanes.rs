@@ -69,17 +69,26 @@ impl Listener {
 
     pub(super) async fn run(self, reception: Reception, tls: Arc<ServerConfig>, lanes: mpsc::Sender<LaneAttempt>) {
         let places = Arc::new(Semaphore::new(HANDSHAKES));
+        let mut is_failing = false;
         loop {
             // A place first: while there is none, the kernel's backlog waits.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             let (stream, remote) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
+                // Whoever connected has left: nobody else is to wait for that.
+                Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
+                    continue;
+                }
                 Err(error) => {
-                    tracing::warn!(%error, address = %self.address, "cannot accept a connection: out of files or memory?");
+                    // Once, not ten times a second.
+                    if !std::mem::replace(&mut is_failing, true) {
+                        tracing::warn!(%error, address = %self.address, "cannot accept connections: out of files or memory?");
+                    }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
+            is_failing = false;
             if !reception.rates.allows(remote.ip()) {
                 continue;
             }

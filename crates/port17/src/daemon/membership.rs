@@ -154,5 +154,8 @@ fn differences(path: &Path, old: &NetworkFile, new: &NetworkFile) -> Vec<String>
     if old.ca_pem != new.ca_pem {
         changed.push(format!("{name}: ca_pem"));
     }
+    if old.params != new.params {
+        changed.push(format!("{name}: parameters, which hold from the next start, and until there is a signed list"));
+    }
     changed
 }

@@ -5,12 +5,13 @@ mod driver;
 mod lanes;
 mod membership;
 mod reload;
+mod renewal;
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use port17_proto::bottle::{Address, Flags, Seq};
 use port17_proto::circuit::keyring::CircuitKeyring;
@@ -29,7 +30,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::answers::{Answers, ClientAnswers};
-use self::driver::{Driver, Files, Report, Sources};
+use self::driver::{Driver, Files, Sources};
 use self::lanes::{Listener, Reception};
 use self::membership::{Joining, Membership};
 pub use self::reload::Reloading;
@@ -169,8 +170,7 @@ async fn node(
     let plane = Plane::new(clock, Some(id), params.clone(), pool(&params), keyring, opener, inputs.clone());
     plane.start_workers(&Handle::current(), &mut entropy)?;
 
-    let view = watch::channel(Arc::new(MeshView::default())).0;
-    let report = Arc::new(Mutex::new(Report::default()));
+    let (view, view_seen) = watch::channel(Arc::new(MeshView::default()));
     let files = Files { bottles: bottle_directory(&config)?, seq: Some(seq_file), id: Some(id) };
     let control = ControlSocket::bind(&config.control).await?;
     let label = config.label.as_ref().map(|label| label.as_str().to_owned());
@@ -180,14 +180,14 @@ async fn node(
     // Behind address translation the advertised addresses are not among the machine's own.
     let here = listening.iter().copied().chain(config.node.addresses.iter().copied()).collect();
     let sources = Sources { membership, reloading, config };
-    let mut driver =
-        Driver::new(node, Arc::clone(&plane), (inputs, engine), link_key, entropy, files, sources, Arc::clone(&report), view);
+    let mut driver = Driver::new(node, Arc::clone(&plane), (inputs, engine), link_key, entropy, files, sources, view);
     driver.guard_exit(exit, here);
     let reception = Reception::new(&params);
     for listener in listeners {
         tasks.spawn(listener.run(reception.clone(), Arc::clone(&tls), driver.lanes()));
     }
-    let answers = Answers { plane: Arc::clone(&plane), report, questions: driver.questions(), label, member, client: None };
+    let answers =
+        Answers { plane: Arc::clone(&plane), view: view_seen, questions: driver.questions(), label, member, client: None };
     tasks.spawn(control.serve(Arc::new(answers)));
     for address in &listening {
         tracing::info!(%address, node = %id, network, parameters = set, "node listens");
@@ -195,6 +195,7 @@ async fn node(
     driver.run(stop).await;
     plane.stop();
     tasks.shutdown().await;
+    tracing::info!("ended");
     Ok(())
 }
 
@@ -235,7 +236,6 @@ async fn client(
     let plane = Plane::new(clock, None, params.clone(), pool(&params), keyring, None, inputs.clone());
 
     let (view, view_seen) = watch::channel(Arc::new(MeshView::default()));
-    let report = Arc::new(Mutex::new(Report::default()));
     let files = Files { bottles: bottle_directory(&config)?, seq: None, id: None };
     let spares = usize::try_from(params.spare_circuits).unwrap_or(0);
     let control = ControlSocket::bind(&config.control).await?;
@@ -248,10 +248,9 @@ async fn client(
     let link_key = LinkKey::generate(0, &mut entropy);
     let forked = entropy.fork();
     let sources = Sources { membership, reloading, config };
-    let driver =
-        Driver::new(node, Arc::clone(&plane), (inputs, engine), link_key, forked, files, sources, Arc::clone(&report), view);
+    let driver = Driver::new(node, Arc::clone(&plane), (inputs, engine), link_key, forked, files, sources, view);
     let options = TunnelOptions { hops, spares, diversity: params.diversity, pin_hop2: params.pin_hop2 };
-    let tunnel = Tunnel::new(Arc::clone(&plane), options, view_seen, driver.first_hops(), entropy.fork());
+    let tunnel = Tunnel::new(Arc::clone(&plane), options, view_seen.clone(), driver.first_hops(), entropy.fork());
 
     let entrance = Arc::new(Entrance::new(Arc::clone(&tunnel), Portmaster::new()));
     let proxy = ProxyListener::bind(address, entrance).await?;
@@ -259,19 +258,20 @@ async fn client(
     tasks.spawn(async move { proxy.run().await });
     tasks.spawn(Arc::clone(&tunnel).run());
     let client = Some(ClientAnswers { tunnel, socks });
-    let answers = Answers { plane: Arc::clone(&plane), report, questions: driver.questions(), label, member, client };
+    let answers = Answers { plane: Arc::clone(&plane), view: view_seen, questions: driver.questions(), label, member, client };
     tasks.spawn(control.serve(Arc::new(answers)));
     tracing::info!(address = %socks, network, parameters = set, "proxy listens: SOCKS5, SOCKS4a, HTTP");
     driver.run(stop).await;
     plane.stop();
     tasks.shutdown().await;
+    tracing::info!("ended");
     Ok(())
 }
 
 /// Hops of a client's routes.
 fn hops(config: &Config, params: &Params) -> Result<usize, DaemonError> {
     let hops = config.client.hops.map_or(params.hops, u32::from);
-    let least = params.danger_min_hops.min(u32::from(config.client.danger_min_hops));
+    let least = params.danger_min_hops.max(u32::from(config.client.danger_min_hops));
     if hops < least {
         let why = format!("hops = {hops} is fewer than {least}: only `danger_min_hops` allows that, and it protects nobody");
         return Err(DaemonError::Configuration(why));

@@ -137,10 +137,8 @@ async fn all_sources_are_asked_and_each_of_their_lists_is_handed_over() {
     assert_eq!(seqs, [5, 7]);
     let states = running.until(|sources| sources.iter().all(|source| source.last.is_some())).await;
     assert_eq!(states[1].last.as_ref().unwrap().problem.as_deref(), Some("answers 404 Not Found"));
-    let shown = states[1].to_string();
-    assert!(shown.starts_with(&address(&missing)) && shown.contains(": answers 404 Not Found (tried 0 s ago, "), "{shown}");
+    assert_eq!(states[1].source, address(&missing));
     assert_eq!(states[2].last.as_ref().unwrap().seq, Some(7));
-    assert!(states[2].to_string().contains("has list 7"));
 }
 
 #[tokio::test]
@@ -162,7 +160,7 @@ async fn a_file_is_looked_at_until_it_is_there_and_whole() {
     let path: PathBuf = root.path().join("bootstrap-nodes.json");
     let file = network("three", &[path.display().to_string()]);
     let mut running = start(&file, Known::default());
-    running.until(|sources| problem(sources).contains("No such file")).await;
+    running.until(|sources| problem(sources).contains("no such file")).await;
     let text = json(&file, 4);
     std::fs::write(&path, &text[..text.len() / 2]).unwrap();
     running.until(|sources| problem(sources).contains("only a part was downloaded")).await;

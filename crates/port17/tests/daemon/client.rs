@@ -199,6 +199,8 @@ fn law_7_without_an_exit_nothing_leaves() {
     let refused = connect(proxy, origin.address).unwrap_err();
     assert!(from.elapsed() < Duration::from_secs(5), "refused only after {:?}", from.elapsed());
     assert_eq!(refused, NETWORK_UNREACHABLE);
+    let says_why = |why: &String| why.starts_with("a circuit: ") || why.starts_with("a route: ");
+    mesh.client.wait("why there is no circuit", |status| status.waiting_for.as_ref().is_some_and(says_why));
 
     // No node at all is left.
     mesh.nodes[0].kill();
@@ -272,6 +274,20 @@ fn without_its_guard_a_client_refuses_and_recovers_with_it() {
     eventually("a new Bottle", || mesh.nodes[0].bottle().filter(|new| *new != bottle));
     let mut again = eventually("a new stream", || connect(proxy, origin.address).ok());
     assert_echo(&mut again);
+}
+
+#[test]
+fn a_connection_waits_for_a_guard_that_comes_back() {
+    let params = Params { guard_patience: Duration::from_secs(6), ..quick() };
+    let mut mesh = Plan { params, ..Plan::of(3) }.start();
+    let origin = Origin::echo(mesh.ip(200));
+    let proxy = mesh.proxy();
+    mesh.nodes[0].kill();
+    mesh.client.wait("the loss of its guard", |status| status.links.iter().all(|link| !link.up));
+
+    let connecting = std::thread::spawn(move || connect(proxy, origin.address).map(|mut stream| assert_echo(&mut stream)));
+    mesh.nodes[0].start();
+    assert_eq!(connecting.join().unwrap(), Ok(()), "it is refused no sooner than another guard would be used");
 }
 
 /// Spec 08, M8.

@@ -271,7 +271,10 @@ impl Mesh {
             let up = |status: &Status| status.links.iter().filter(|link| link.up && link.lanes == 2).count() >= links;
             node.wait("all links", up);
         }
-        self.client.wait("the guard", |status| status.waiting_for.is_none() && status.links.iter().all(|link| link.up));
+        // A Bottle may come over the guard's link before its file is read: until then nobody vouches for it.
+        let whole = self.nodes.len() as u64;
+        let ready = |status: &Status| status.waiting_for.is_none() && status.links.iter().all(|link| link.up);
+        self.client.wait("the guard and the map", |status| ready(status) && status.trusted >= whole);
     }
 
     pub(crate) fn proxy(&self) -> SocketAddr {

@@ -3,6 +3,8 @@
 //! The profile is smaller than the RFC's (spec 04, 1): integers, byte and text strings, arrays, maps, false, true and null. No tags,
 //! floats or other simple values: nothing here needs them, and what cannot be said cannot be said in two ways.
 
+pub(crate) mod record;
+
 /// The bytes are not deterministic CBOR of our profile, or not what was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CborError {
