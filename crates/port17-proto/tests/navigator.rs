@@ -20,7 +20,6 @@ use mesh::{MARGIN_MS, assert_uniform, contents, draw, draw_without, full_mesh, m
 use port17_proto::bottle::{CircuitKey, Flags, NodePrefix};
 use port17_proto::circuit::message::{Host, Target};
 use port17_proto::crypto::Entropy;
-use port17_proto::ids::NodeId;
 use port17_proto::navigator::{HopRole, NoRoute, RouteRequest, route, sample};
 use port17_proto::policy::ExitPolicy;
 use port17_proto::wire::registry::StreamProtocol;
@@ -162,18 +161,7 @@ fn hidden_nodes_are_middles_only() {
     let map = map(&contents);
     for seed in 0..30 {
         assert_eq!(draw(&map, 3, seed).unwrap()[2], node(2));
-        assert_ne!(map.draw_guard(&BTreeSet::new(), NOW_MS, &mut Entropy::from_number(seed)), Some(node(3)));
     }
-}
-
-#[test]
-fn guards_are_drawn_from_all_that_can_be_used() {
-    let map = map(&contents(4, &full_mesh(4), &[3]));
-    let exclude = BTreeSet::from([node(2)]);
-    let mut entropy = Entropy::from_number(3);
-    let drawn: BTreeSet<NodeId> = (0..60).filter_map(|_| map.draw_guard(&exclude, NOW_MS, &mut entropy)).collect();
-    assert_eq!(drawn, BTreeSet::from([node(0), node(1), node(3)]));
-    assert_eq!(map.draw_guard(&exclude, u64::MAX, &mut entropy), None);
 }
 
 #[test]

@@ -4,7 +4,6 @@ use super::diversity::AddressBlock;
 use crate::bottle::{NodePrefix, VerifiedBottle};
 use crate::bottlerack::Trust;
 use crate::circuit::message::Target;
-use crate::crypto::Entropy;
 use crate::ids::NodeId;
 use crate::policy::ExitPolicy;
 use crate::wire::registry::StreamProtocol;
@@ -89,13 +88,6 @@ impl Map {
     pub fn neighbours(&self, node: &NodeId) -> Vec<NodeId> {
         let linked = self.number(node).map_or(&[][..], |number| &self.node(number).neighbours);
         linked.iter().map(|number| self.id(*number)).collect()
-    }
-
-    /// Draws a guard: any trusted node that has an address, can be used at `now_ms` and is not excluded.
-    pub fn draw_guard(&self, exclude: &BTreeSet<NodeId>, now_ms: u64, entropy: &mut Entropy) -> Option<NodeId> {
-        let fits = |(id, node): &(&NodeId, &MapNode)| node.may_face() && node.is_usable(now_ms) && !exclude.contains(id);
-        let guards: Vec<NodeId> = self.ids.iter().zip(&self.nodes).filter(fits).map(|(id, _)| *id).collect();
-        entropy.pick(&guards).copied()
     }
 
     /// Whether a route that was drawn earlier still stands: every hop can be used at `now_ms`, guard and exit are trusted and have
