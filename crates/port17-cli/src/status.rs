@@ -140,7 +140,8 @@ fn list_line(list: &ListStatus, now_s: u64) -> String {
         None => format!("EXPIRED {} ago", words(now_s.saturating_sub(list.expires_s))),
     };
     let age = words(now_s.saturating_sub(list.issued_s));
-    format!("seq {}, {}, signed {age} ago, {life}", list.seq, counted(list.nodes, "node"))
+    let missing = if list.names_this == Some(false) { "; this node is not in it: it is nobody's guard or exit" } else { "" };
+    format!("seq {}, {}, signed {age} ago, {life}{missing}", list.seq, counted(list.nodes, "node"))
 }
 
 fn links(links: &[LinkStatus]) -> Table {
@@ -216,7 +217,7 @@ mod tests {
         assert_eq!(summary(&status), wanted);
         status.network = network(None, vec![SourceStatus { result: None, tried_s_ago: None, again_in_s: None, ..source() }]);
         assert!(summary(&status).ends_with("a signed list: https://a.example/l.json: not asked yet"), "{}", summary(&status));
-        let list = ListStatus { seq: 1, issued_s: 0, expires_s: 0, nodes: 0 };
+        let list = ListStatus { seq: 1, issued_s: 0, expires_s: 0, nodes: 0, names_this: None };
         status.network = network(Some(list), vec![source()]);
         assert!(summary(&status).ends_with("is waiting for its start"), "with a list its sources are no news");
     }
@@ -242,7 +243,7 @@ mod tests {
 
     #[test]
     fn the_table_has_links_list_bottle_store_and_counts() {
-        let list = ListStatus { seq: 7, issued_s: 1_000_000, expires_s: 2_000_000, nodes: 3 };
+        let list = ListStatus { seq: 7, issued_s: 1_000_000, expires_s: 2_000_000, nodes: 3, names_this: Some(false) };
         let link = LinkStatus {
             node: NodeName { node_id: "aa".into(), portname: Some("alice~abcdefghijklm".into()) },
             up: false,
@@ -264,7 +265,7 @@ mod tests {
         };
         let text = describe(&status, 1_086_400);
         for line in [
-            "list        seq 7, 3 nodes, signed 1 d ago, expires in 10 d 13 h\n",
+            "list        seq 7, 3 nodes, signed 1 d ago, expires in 10 d 13 h; this node is not in it: it is nobody's guard or exit\n",
             "map         3 nodes; 2 others known, 1 of them trusted\n",
             "Bottle      seq 9, published 1 h ago, without 1 link that is down\n",
             "store       /s: no space left; 2 records to write\n",

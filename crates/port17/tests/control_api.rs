@@ -74,7 +74,7 @@ fn filled_status() -> Status {
     let network = NetworkStatus {
         name: String::new(),
         network_id: String::new(),
-        list: Some(ListStatus { seq: 1, issued_s: 1, expires_s: 1, nodes: 1 }),
+        list: Some(ListStatus { seq: 1, issued_s: 1, expires_s: 1, nodes: 1, names_this: Some(true) }),
         sources: vec![source],
     };
     Status {

@@ -58,6 +58,8 @@ pub struct ListStatus {
     pub signers: (u8, u8),
     /// Nodes in it.
     pub nodes: usize,
+    /// Whether this node is one of them; false for a client.
+    pub names_this: bool,
     /// Whether it should be replaced.
     pub age: ListAge,
 }
@@ -166,6 +168,7 @@ impl Node {
             expires_s: list.expires_s(),
             signers: (list.signers(), definition.roots().threshold()),
             nodes: list.nodes().len(),
+            names_this: !self.is_client() && self.is_listed(&self.id),
             age,
         })
     }

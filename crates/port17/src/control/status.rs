@@ -189,6 +189,9 @@ pub struct ListStatus {
     pub expires_s: u64,
     /// Nodes in it.
     pub nodes: u64,
+    /// Whether this node is one of them: if not, clients use it in the middle of their routes alone. None for a client.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub names_this: Option<bool>,
 }
 
 /// A place that lists are fetched from.

@@ -187,6 +187,7 @@ fn network_status(member: &MembershipView, engine: &NodeStatus) -> NetworkStatus
         issued_s: list.issued_s,
         expires_s: list.expires_s,
         nodes: list.nodes as u64,
+        names_this: engine.id.map(|_| list.names_this),
     });
     NetworkStatus {
         name: member.definition.name().to_owned(),
