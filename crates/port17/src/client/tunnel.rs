@@ -155,13 +155,6 @@ impl Standing {
     }
 }
 
-/// Whether a connection may still go over hops that are left out, where there is no other route.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Skipped {
-    MayBeTried,
-    Tried,
-}
-
 /// Why an attempt on one circuit failed.
 enum Attempt {
     /// The exit answered: final.
@@ -210,7 +203,7 @@ impl Tunnel {
     async fn open_somewhere(&self, target: &Target, isolation: &Isolation, first_data: Bytes) -> Result<TunnelStream, OpenError> {
         let mut again: Option<Vec<NodeId>> = None;
         let mut tried_again = false;
-        let mut skipped_hops = Skipped::MayBeTried;
+        let began = Instant::now();
         let mut busy = 0;
         for failures in 0.. {
             if let Some(pause) = pause(failures) {
@@ -220,7 +213,7 @@ impl Tunnel {
             // The map may have changed since it was drawn, or the guard.
             let standing = match again.take().filter(|route| self.stands(route)) {
                 Some(route) => self.build(route, Some(isolation))?,
-                None => self.circuit_for(target, isolation, &mut skipped_hops)?,
+                None => self.circuit_for(target, isolation, began.elapsed() < COMEBACK)?,
             };
             match self.attempt(&standing, target, &first_data).await {
                 Ok(stream) => {
@@ -242,6 +235,9 @@ impl Tunnel {
                     tried_again |= same_route;
                     *lock(&self.trouble) = Some(progress);
                     if same_route {
+                        if may_have_new_keys(progress) {
+                            self.wait_for_news().await;
+                        }
                         again = Some(standing.route.clone());
                     } else {
                         self.skip_after(&standing.route, progress);
@@ -250,6 +246,14 @@ impl Tunnel {
             }
         }
         Err(OpenError::Timeout)
+    }
+
+    /// Until the map changes, for a moment at most.
+    async fn wait_for_news(&self) {
+        let mut view = self.view.clone();
+        view.mark_unchanged();
+        // Without news the next attempt is as good as it can be.
+        let _ = tokio::time::timeout(NEWS, view.changed()).await;
     }
 
     async fn attempt(&self, standing: &Standing, target: &Target, first_data: &Bytes) -> Result<EdgeStream, Attempt> {
@@ -314,7 +318,7 @@ impl Tunnel {
     }
 
     /// A standing circuit of this isolation, else a spare one, else a new one.
-    fn circuit_for(&self, target: &Target, isolation: &Isolation, skipped: &mut Skipped) -> Result<Arc<Standing>, OpenError> {
+    fn circuit_for(&self, target: &Target, isolation: &Isolation, may_try_skipped: bool) -> Result<Arc<Standing>, OpenError> {
         let view = self.view.borrow().clone();
         let max_age = self.plane.params.circuit_max_age;
         {
@@ -335,11 +339,11 @@ impl Tunnel {
             }
         }
         self.spare_wanted.notify_one();
-        let route = self.draw_route(&view, target, skipped)?;
+        let route = self.draw_route(&view, target, may_try_skipped)?;
         self.build(route, Some(isolation))
     }
 
-    fn draw_route(&self, view: &MeshView, target: &Target, skipped: &mut Skipped) -> Result<Vec<NodeId>, OpenError> {
+    fn draw_route(&self, view: &MeshView, target: &Target, may_try_skipped: bool) -> Result<Vec<NodeId>, OpenError> {
         let mut exclude = self.skips();
         let first = self.first.borrow().clone();
         loop {
@@ -350,11 +354,9 @@ impl Tunnel {
                     tracing::debug!(%why, "no route");
                     return Err(no_route(&why));
                 }
-                // spec 08, 3: a small mesh may have no way around; once for each connection, else a dead mesh would be asked for ever.
-                Err(_) if *skipped == Skipped::MayBeTried => {
-                    *skipped = Skipped::Tried;
-                    exclude.clear();
-                }
+                // spec 08, 3: a small mesh may have no way around, and who was left out may be back; for a while only, else a dead mesh
+                // would be asked for ever.
+                Err(_) if may_try_skipped => exclude.clear(),
                 Err(why) => {
                     tracing::debug!(%why, skipped = exclude.len(), "no route");
                     return Err(OpenError::NoRoute);
@@ -519,7 +521,7 @@ impl Tunnel {
         let target = Target { host: Host::Name(String::new()), port: 443 };
         while spares() < self.options.spares {
             let view = self.view.borrow().clone();
-            let route = self.draw_route(&view, &target, &mut Skipped::MayBeTried);
+            let route = self.draw_route(&view, &target, true);
             let Ok(circuit) = route.and_then(|route| self.build(route, None)) else { return };
             let mut progress = circuit.progress.clone();
             let answered = progress.wait_for(|progress| *progress != Progress::Building);
@@ -560,6 +562,17 @@ fn pause(failures: u32) -> Option<Duration> {
     const LONGEST: Duration = Duration::from_secs(1);
     let doublings = failures.checked_sub(3)?.min(6);
     Some(FIRST.saturating_mul(1 << doublings).min(LONGEST))
+}
+
+/// How long a connection may try hops that are left out, where there is no other route: a node that starts anew is linked again by then.
+const COMEBACK: Duration = Duration::from_secs(2);
+
+/// What a Bottle may take that is on its way.
+const NEWS: Duration = Duration::from_millis(300);
+
+/// Whether a circuit died as it does at a node that has started anew, with another circuit key: its new Bottle follows at once.
+fn may_have_new_keys(progress: Progress) -> bool {
+    matches!(progress, Progress::Over | Progress::Refused { status: SetupStatus::NextRefused, .. })
 }
 
 fn refusal(status: SetupStatus) -> &'static str {
