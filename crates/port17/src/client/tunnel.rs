@@ -203,7 +203,7 @@ impl Tunnel {
     async fn open_somewhere(&self, target: &Target, isolation: &Isolation, first_data: Bytes) -> Result<TunnelStream, OpenError> {
         let mut again: Option<Vec<NodeId>> = None;
         let mut tried_again = false;
-        let began = Instant::now();
+        let mut first_failure: Option<Instant> = None;
         let mut busy = 0;
         for failures in 0.. {
             if let Some(pause) = pause(failures) {
@@ -213,7 +213,7 @@ impl Tunnel {
             // The map may have changed since it was drawn, or the guard.
             let standing = match again.take().filter(|route| self.stands(route)) {
                 Some(route) => self.build(route, Some(isolation))?,
-                None => self.circuit_for(target, isolation, began.elapsed() < COMEBACK)?,
+                None => self.circuit_for(target, isolation, first_failure.is_none_or(|at| at.elapsed() < COMEBACK))?,
             };
             match self.attempt(&standing, target, &first_data).await {
                 Ok(stream) => {
@@ -231,6 +231,7 @@ impl Tunnel {
                 Err(Attempt::Broke) if !first_data.is_empty() => return Err(OpenError::Protocol),
                 Err(Attempt::Broke) => {}
                 Err(Attempt::Dead(progress)) => {
+                    first_failure.get_or_insert_with(Instant::now);
                     let same_route = !tried_again && !matches!(progress, Progress::Building);
                     tried_again |= same_route;
                     *lock(&self.trouble) = Some(progress);
