@@ -37,8 +37,9 @@ fn round() -> Duration {
     for number in 0..NODES {
         fs::write(root.path().join(format!("full/{number}.bottle")), bottle(number)).unwrap();
     }
-    let holder = config(root.path(), "first", "full", "127.19.0.1:21719", &other);
-    let asker = config(root.path(), "other", "empty", "127.19.0.2:21719", &first);
+    let holder = config(root.path(), "first", "full", "127.19.0.1:21719", &format!("neighbours = [\"{other}\"]"));
+    // Without neighbours it chooses, and dials the only one that it knows.
+    let asker = config(root.path(), "other", "empty", "127.19.0.2:21719", "");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let holding = tokio::spawn(run_node_under(Params::demo(), holder.clone(), std::future::pending()));
@@ -46,7 +47,9 @@ fn round() -> Duration {
         // All that the other knows at first: whom to dial.
         let own = format!("{first}.bottle");
         fs::create_dir_all(root.path().join("empty")).unwrap();
-        fs::copy(root.path().join("full").join(&own), root.path().join("empty").join(&own)).unwrap();
+        while fs::copy(root.path().join("full").join(&own), root.path().join("empty").join(&own)).is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let began = Instant::now();
         let asking = tokio::spawn(run_node_under(Params::demo(), asker.clone(), std::future::pending()));
         wait(&asker, u64::from(NODES) + 1).await;
@@ -69,9 +72,9 @@ fn identity(root: &Path, name: &str) -> NodeId {
     keys.identity_or_new(&mut system_entropy().unwrap()).unwrap().node_id()
 }
 
-fn config(root: &Path, name: &str, bottles: &str, address: &str, neighbour: &NodeId) -> Config {
+fn config(root: &Path, name: &str, bottles: &str, address: &str, neighbours: &str) -> Config {
     let text = format!(
-        "state = \"{name}\"\nbottles = \"{bottles}\"\nneighbours = [\"{neighbour}\"]\n[node]\nlisten = [\"{address}\"]\naddresses = [\"{address}\"]\n"
+        "state = \"{name}\"\nbottles = \"{bottles}\"\n{neighbours}\n[node]\nlisten = [\"{address}\"]\naddresses = [\"{address}\"]\n"
     );
     Config::parse(&text, &root.join("port17.toml"), &Places::of_the_system()).unwrap()
 }
