@@ -296,6 +296,7 @@ impl State {
             tracked.answered(result.as_ref().map(|list| list.seq).map_err(Clone::clone), in_force, now);
             let wait = match (std::mem::take(&mut tracked.ask_again), in_force) {
                 (true, _) => Duration::ZERO,
+                (false, true) if tracked.failures > 0 => later / FAILED_REFRESH,
                 (false, true) => later,
                 (false, false) => tracked.retry(&schedule),
             };
@@ -325,6 +326,9 @@ impl State {
         self.schedule.refresh.saturating_mul(u32::try_from(percent).unwrap_or(100)) / 100
     }
 }
+
+/// A source that failed while a list is in force is asked again after this part of the usual time: a quarter of an hour.
+const FAILED_REFRESH: u32 = 24;
 
 impl Tracked {
     fn new(source: Source, next: Instant) -> Self {

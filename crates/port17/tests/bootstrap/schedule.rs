@@ -206,6 +206,12 @@ async fn a_list_in_force_ends_the_asking_and_its_end_begins_it_again() {
     assert_eq!(server.requests(), asked + 1, "once, on demand");
 
     *answer.lock().unwrap() = None;
+    running.handle.list_in_force(Some(5));
+    running.handle.fetch_now();
+    // What failed is asked again sooner: a 24th of the hour, ± 20 %.
+    let soon = |source: &port17::bootstrap::SourceState| source.next_in_s.is_some_and(|next_s| (119..=180).contains(&next_s));
+    running.until(|sources| server.requests() == asked + 2 && soon(&sources[0])).await;
+
     running.handle.list_in_force(None);
     running.until(|_| server.requests() > asked + 4).await;
 }
