@@ -54,7 +54,7 @@ impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         let kind = match &error {
             ConfigError::Read { source, .. } => unreadable(source),
-            ConfigError::Invalid { .. } => Kind::Configuration,
+            ConfigError::Invalid(_) => Kind::Configuration,
         };
         Self::new(kind, error)
     }
@@ -64,7 +64,7 @@ impl From<NetworkFileError> for Failure {
     fn from(error: NetworkFileError) -> Self {
         let kind = match &error {
             NetworkFileError::Read { source, .. } => unreadable(source),
-            NetworkFileError::Invalid { .. } => Kind::Configuration,
+            NetworkFileError::Invalid(_) => Kind::Configuration,
         };
         Self::new(kind, error)
     }

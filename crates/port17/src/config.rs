@@ -130,17 +130,33 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file says something that is not allowed.
-    #[error("{}:{line}: {key}: {problem}", path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// The key with its table, as `client.hops`.
-        key: String,
-        /// What is wrong and what is allowed.
-        problem: String,
-    },
+    #[error(transparent)]
+    Invalid(#[from] InvalidFile),
+}
+
+/// A file in TOML says something that is not allowed.
+#[derive(Debug, thiserror::Error)]
+#[error("{}:{line}: {key}: {problem}", path.display())]
+pub struct InvalidFile {
+    /// The file.
+    pub path: PathBuf,
+    /// The line, from 1.
+    pub line: usize,
+    /// The key with its table, as `client.hops`.
+    pub key: String,
+    /// What is wrong and what is allowed.
+    pub problem: String,
+}
+
+impl InvalidFile {
+    /// What is wrong at the byte at `offset` of the file's `text`, with the key there unless another is given.
+    pub(crate) fn at(text: &str, path: &Path, offset: usize, key: Option<&str>, problem: &str) -> Self {
+        let (line, found) = key_at(text, offset);
+        let key = key.map_or(found, str::to_owned);
+        // The parser's messages may have several lines; the first says it, the others draw the place.
+        let problem = problem.lines().next().unwrap_or_default().to_owned();
+        Self { path: path.to_owned(), line, key, problem }
+    }
 }
 
 fn advice(error: &std::io::Error) -> &'static str {
@@ -214,9 +230,11 @@ impl Config {
     pub fn parse(text: &str, path: &Path, places: &Places) -> Result<Self, ConfigError> {
         let file: File = toml::from_str(text).map_err(|error| {
             let offset = error.span().map_or(0, |span| span.start);
-            invalid(text, path, offset, None, error.message().to_owned())
+            InvalidFile::at(text, path, offset, None, error.message())
         })?;
-        file.resolve(path, places).map_err(|wrong| invalid(text, path, wrong.span.start, Some(wrong.key), wrong.problem))
+        Ok(file
+            .resolve(path, places)
+            .map_err(|wrong| InvalidFile::at(text, path, wrong.span.start, Some(wrong.key), &wrong.problem))?)
     }
 
     /// What holds without any file.
@@ -507,16 +525,8 @@ impl<'de> Deserialize<'de> for Group {
     }
 }
 
-fn invalid(text: &str, path: &Path, offset: usize, key: Option<&str>, problem: String) -> ConfigError {
-    let (line, found) = key_at(text, offset);
-    let key = key.map_or(found, str::to_owned);
-    // The parser's messages may have several lines; the first says it, the others draw the place.
-    let problem = problem.lines().next().unwrap_or_default().to_owned();
-    ConfigError::Invalid { path: path.to_owned(), line, key, problem }
-}
-
 /// The line, from 1, and the key that the byte at `offset` belongs to: the nearest `key =` at or above it, within its table.
-pub(crate) fn key_at(text: &str, offset: usize) -> (usize, String) {
+fn key_at(text: &str, offset: usize) -> (usize, String) {
     let line = text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
     let above: Vec<&str> = text.lines().take(line + 1).collect();
     let table_of = |line: &str| line.trim().strip_prefix('[')?.split(']').next().map(|name| name.trim().to_owned());

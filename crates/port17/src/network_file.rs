@@ -18,7 +18,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::config::key_at;
+use crate::config::InvalidFile;
 
 /// How the name of a network file ends.
 pub const NETWORK_FILE_ENDING: &str = ".network.toml";
@@ -65,17 +65,8 @@ pub enum NetworkFileError {
         source: std::io::Error,
     },
     /// It says something that is not allowed.
-    #[error("{}:{line}: {key}: {problem}", path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// The key with its table, as `parameters.hops`.
-        key: String,
-        /// What is wrong and what is allowed.
-        problem: String,
-    },
+    #[error(transparent)]
+    Invalid(#[from] InvalidFile),
 }
 
 impl NetworkFile {
@@ -102,13 +93,13 @@ impl NetworkFile {
     pub fn parse(text: &str, path: &Path) -> Result<Self, NetworkFileError> {
         if text.trim_start().starts_with('{') {
             let problem = "this is JSON, as signed lists are; a network file says `name = …`, and its name ends in .network.toml";
-            return Err(invalid(text, path, 0, Some("syntax"), problem));
+            return Err(InvalidFile::at(text, path, 0, Some("syntax"), problem).into());
         }
         let file: File = toml::from_str(text).map_err(|error| {
             let offset = error.span().map_or(0, |span| span.start);
-            invalid(text, path, offset, None, error.message())
+            InvalidFile::at(text, path, offset, None, error.message())
         })?;
-        file.resolve(path).map_err(|wrong| invalid(text, path, wrong.span.start, Some(&wrong.key), &wrong.problem))
+        Ok(file.resolve(path).map_err(|wrong| InvalidFile::at(text, path, wrong.span.start, Some(&wrong.key), &wrong.problem))?)
     }
 
     /// The file's text, for who makes or moves one: sources that are files become absolute.
@@ -375,14 +366,6 @@ fn parameter_text(value: &Spanned<toml::Value>) -> Option<String> {
         toml::Value::Boolean(switch) => Some(switch.to_string()),
         toml::Value::Float(_) | toml::Value::Datetime(_) | toml::Value::Array(_) | toml::Value::Table(_) => None,
     }
-}
-
-fn invalid(text: &str, path: &Path, offset: usize, key: Option<&str>, problem: &str) -> NetworkFileError {
-    let (line, found) = key_at(text, offset);
-    let key = key.map_or(found, str::to_owned);
-    // The parser's messages may have several lines; the first says it, the others draw the place.
-    let problem = problem.lines().next().unwrap_or_default().to_owned();
-    NetworkFileError::Invalid { path: path.to_owned(), line, key, problem }
 }
 
 #[cfg(test)]

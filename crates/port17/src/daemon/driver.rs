@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
@@ -615,7 +615,7 @@ impl Driver {
         }
         let stored = held.node.and_then(|node| self.node.bottlerack().get(&node));
         let claimed = stored.into_iter().flat_map(|stored| stored.bottle.content().addresses.iter().map(Address::socket));
-        claimed.filter(|address| address.ip() == held.remote.ip()).collect()
+        about(held.remote.ip(), claimed)
     }
 
     /// The machine's own addresses, which the exit must not connect to either.
@@ -670,6 +670,11 @@ async fn finished(task: Option<JoinHandle<()>>) {
     }
 }
 
+/// The claims that are about the address itself that somebody came from.
+fn about(came_from: IpAddr, claimed: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    claimed.filter(|address| address.ip().to_canonical() == came_from.to_canonical()).collect()
+}
+
 fn is_recent(at: Option<Instant>) -> bool {
     at.is_some_and(|at| at.elapsed() < MACHINE_ADDRESSES)
 }
@@ -679,5 +684,19 @@ async fn next_list(membership: &mut Option<Membership>) -> Fetched {
     match membership {
         Some(membership) => membership.next_list().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn law_1_a_neighbour_that_dialled_is_believed_about_its_own_address_alone() {
+        let claimed = ["192.0.2.7:1717", "192.0.2.7:443", "198.51.100.1:443"].map(|text| text.parse().unwrap());
+        let believed = |from: &str| about(from.parse().unwrap(), claimed.into_iter());
+        assert_eq!(believed("192.0.2.7"), claimed[..2]);
+        assert_eq!(believed("::ffff:192.0.2.7"), claimed[..2]);
+        assert_eq!(believed("192.0.2.8"), []);
     }
 }
