@@ -29,6 +29,8 @@ use output::Output;
 use settings::Settings;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "planted")]
+    port17_proto::planted::choose(std::env::var("PORT17_PLANTED").ok().as_deref());
     let arguments = Arguments::parse();
     let output = Output::new(arguments.json);
     match run(arguments, output) {

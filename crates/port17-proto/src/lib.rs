@@ -14,6 +14,7 @@ pub mod navigator;
 pub mod network;
 pub mod node;
 pub mod params;
+pub mod planted;
 pub mod policy;
 pub mod portname;
 pub mod timers;
