@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 
 use super::codec;
 use super::{BottleContent, BottleError, Seq};
@@ -88,13 +89,25 @@ fn encode_envelope(payload: &[u8], signature: &Signature) -> Vec<u8> {
     writer.into_bytes()
 }
 
-/// A well-formed Bottle of which nothing is proven.
-#[derive(Debug, Clone)]
-pub struct UnverifiedBottle {
+/// What a Bottle's bytes say. Shared by whoever holds the Bottle; its signature is looked at once.
+struct Signed {
     content: BottleContent,
     envelope: Vec<u8>,
     payload: std::ops::Range<usize>,
     signature: Signature,
+    node_id: OnceLock<NodeId>,
+    short_id: OnceLock<ShortId>,
+    is_genuine: OnceLock<bool>,
+}
+
+/// A well-formed Bottle of which nothing is proven.
+#[derive(Clone)]
+pub struct UnverifiedBottle(Arc<Signed>);
+
+impl fmt::Debug for UnverifiedBottle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("UnverifiedBottle").field(&self.0.content).finish()
+    }
 }
 
 impl UnverifiedBottle {
@@ -119,22 +132,30 @@ impl UnverifiedBottle {
         }
         // A signature of 64 bytes takes two bytes before it, and nothing follows.
         let end = bytes.len() - SIGNATURE_BYTES - 2;
-        Ok(Self { content, envelope: bytes.to_vec(), payload: end - payload.len()..end, signature })
+        Ok(Self(Arc::new(Signed {
+            content,
+            envelope: bytes.to_vec(),
+            payload: end - payload.len()..end,
+            signature,
+            node_id: OnceLock::new(),
+            short_id: OnceLock::new(),
+            is_genuine: OnceLock::new(),
+        })))
     }
 
     /// Whose Bottle it claims to be.
     pub fn claimed_node_id(&self) -> NodeId {
-        self.content.node_id()
+        *self.0.node_id.get_or_init(|| self.0.content.node_id())
     }
 
     /// Its claimed place in the order of its node's Bottles.
     pub fn claimed_seq(&self) -> Seq {
-        self.content.seq
+        self.0.content.seq
     }
 
     /// Its name in gossip.
     pub fn short_id(&self) -> ShortId {
-        ShortId::of(self.payload())
+        *self.0.short_id.get_or_init(|| ShortId::of(self.payload()))
     }
 
     /// Checks age and signature at `now_ms`, Unix milliseconds (spec 04, 3).
@@ -142,7 +163,7 @@ impl UnverifiedBottle {
     /// # Errors
     /// `Ahead`, `Expired`, a key that would live too long, or `Signature`.
     pub fn verify(self, now_ms: u64, rules: &BottleRules) -> Result<VerifiedBottle, BottleError> {
-        let seq_ms = self.content.seq.unix_ms();
+        let seq_ms = self.0.content.seq.unix_ms();
         if seq_ms > now_ms.saturating_add(rules.ahead_ms) {
             return Err(BottleError::Ahead);
         }
@@ -158,31 +179,37 @@ impl UnverifiedBottle {
     /// # Errors
     /// A key that would live too long, or `Signature`.
     pub fn verify_of_any_age(self, rules: &BottleRules) -> Result<VerifiedBottle, BottleError> {
-        let expires_ms = self.content.seq.unix_ms().saturating_add(rules.life_ms);
+        let expires_ms = self.0.content.seq.unix_ms().saturating_add(rules.life_ms);
         self.check_key_lives(rules)?;
-        let signed = self.content.identity.verify(SIGNATURE_TAG, &[self.payload()], &self.signature);
-        signed.map_err(|_| BottleError::Signature)?;
-        let (node_id, short_id) = (self.content.node_id(), self.short_id());
-        Ok(VerifiedBottle { bottle: self, node_id, short_id, expires_ms })
+        let signed = &self.0;
+        let verify = || signed.content.identity.verify(SIGNATURE_TAG, &[self.payload()], &signed.signature).is_ok();
+        if !*signed.is_genuine.get_or_init(verify) {
+            return Err(BottleError::Signature);
+        }
+        Ok(VerifiedBottle { bottle: self, expires_ms })
     }
 
     fn check_key_lives(&self, rules: &BottleRules) -> Result<(), BottleError> {
-        let seq_ms = self.content.seq.unix_ms();
+        let seq_ms = self.0.content.seq.unix_ms();
         let ends_by = |end_s: u64, life_ms: u64| {
             let latest_ms = seq_ms.saturating_add(life_ms).saturating_add(rules.ahead_ms);
             end_s <= latest_ms / 1000
         };
-        if !ends_by(self.content.link_key_expiry_s, rules.link_key_life_ms) {
+        if !ends_by(self.0.content.link_key_expiry_s, rules.link_key_life_ms) {
             return Err(BottleError::Field(BottleKey::LinkKeyExpiry));
         }
-        if !ends_by(self.content.circuit_key.not_after_s, rules.circuit_key_life_ms) {
+        if !ends_by(self.0.content.circuit_key.not_after_s, rules.circuit_key_life_ms) {
             return Err(BottleError::Field(BottleKey::CircuitKeyNotAfter));
         }
         Ok(())
     }
 
+    pub(super) fn envelope(&self) -> &[u8] {
+        &self.0.envelope
+    }
+
     fn payload(&self) -> &[u8] {
-        &self.envelope[self.payload.clone()]
+        &self.0.envelope[self.0.payload.clone()]
     }
 }
 
@@ -206,25 +233,23 @@ impl UnverifiedBottle {
 #[derive(Debug, Clone)]
 pub struct VerifiedBottle {
     bottle: UnverifiedBottle,
-    node_id: NodeId,
-    short_id: ShortId,
     expires_ms: u64,
 }
 
 impl VerifiedBottle {
     /// What it says.
     pub fn content(&self) -> &BottleContent {
-        &self.bottle.content
+        &self.bottle.0.content
     }
 
     /// Whose it is.
     pub fn node_id(&self) -> NodeId {
-        self.node_id
+        self.bottle.claimed_node_id()
     }
 
     /// The node's name.
     pub fn portname(&self) -> PortName {
-        PortName::of(self.content().label.clone(), &self.node_id)
+        PortName::of(self.content().label.clone(), &self.node_id())
     }
 
     /// Its place in the order of its node's Bottles.
@@ -234,7 +259,7 @@ impl VerifiedBottle {
 
     /// Its name in gossip.
     pub fn short_id(&self) -> ShortId {
-        self.short_id
+        self.bottle.short_id()
     }
 
     /// When its life is over, Unix milliseconds.
@@ -244,7 +269,7 @@ impl VerifiedBottle {
 
     /// The bytes as they came: what is passed on.
     pub fn envelope(&self) -> &[u8] {
-        &self.bottle.envelope
+        &self.bottle.0.envelope
     }
 
     /// The signed part of the bytes.

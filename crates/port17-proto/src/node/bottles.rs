@@ -40,7 +40,7 @@ impl Node {
 
     /// The bytes of a Bottle in the operator's directory.
     pub(super) fn handle_bottle(&mut self, bytes: &[u8]) {
-        let taken = UnverifiedBottle::parse(bytes).and_then(|bottle| self.take_bottle(bottle, Source::Directory));
+        let taken = self.shelf.parse(bytes).and_then(|bottle| self.take_bottle(bottle, Source::Directory));
         if taken.is_err() {
             self.count(Counted::BottleRefused);
         }
@@ -157,7 +157,7 @@ impl Node {
         let stranger = Closing::refused(GoAwayReason::Stranger, Counted::Stranger);
         let key = self.lanes.by_id(lane).map(|lane| lane.peer_key).ok_or(stranger)?;
         let forged = Closing::broke(Counted::Malformed, "a first Bottle that is none");
-        let parsed = UnverifiedBottle::parse(envelope).map_err(|_| forged)?;
+        let parsed = self.shelf.parse(envelope).map_err(|_| forged)?;
         let node = parsed.claimed_node_id();
         if node == self.id || self.bottlerack.is_buried(&node) || self.trust(&node) == Trust::Distrusted {
             return Err(stranger);

@@ -116,7 +116,7 @@ impl Node {
 
     /// A new Bottle of this node is out.
     pub(super) fn own_bottle_published(&mut self, envelope: Vec<u8>) {
-        let Ok(parsed) = UnverifiedBottle::parse(&envelope) else { return };
+        let Ok(parsed) = self.shelf.parse(&envelope) else { return };
         let (seq, short_id) = (parsed.claimed_seq(), parsed.short_id());
         let is_first = self.gossip.own.is_none();
         self.gossip.own = Some(OwnBottle { seq, short_id, envelope, out: self.now.mono });
@@ -296,7 +296,7 @@ impl Node {
         let Some(talk) = self.gossip.talks.get_mut(&lane) else { return };
         let ([envelope], false, false) = (envelopes, more, talk.heard_own) else { return self.close_lane(lane, unasked) };
         talk.heard_own = true;
-        let Ok(bottle) = UnverifiedBottle::parse(envelope) else {
+        let Ok(bottle) = self.shelf.parse(envelope) else {
             return self.close_lane(lane, Closing::broke(Counted::Malformed, "a malformed Bottle"));
         };
         if bottle.claimed_node_id() != peer {
@@ -309,7 +309,7 @@ impl Node {
 
     fn take_answer(&mut self, lane: LaneId, envelope: &[u8]) -> Result<(), Closing> {
         let malformed = Closing::broke(Counted::Malformed, "a malformed Bottle");
-        let bottle = UnverifiedBottle::parse(envelope).map_err(|_| malformed)?;
+        let bottle = self.shelf.parse(envelope).map_err(|_| malformed)?;
         let id = bottle.short_id();
         // Taking the one before may have ended the lane: then nothing was asked on it.
         let was_asked = self.gossip.talks.get_mut(&lane).is_some_and(|talk| talk.asked.remove(&id));

@@ -44,7 +44,7 @@ use list::Lists;
 use own::Own;
 use record::RecordKey;
 
-use crate::bottle::{Address, BottleRules, VerifiedBottle};
+use crate::bottle::{Address, BottleRules, Shelf, VerifiedBottle};
 use crate::bottlerack::{Bottlerack, Trust};
 use crate::crypto::Entropy;
 use crate::ids::{NetworkId, NodeId};
@@ -140,6 +140,7 @@ pub struct Node {
     outputs: VecDeque<Output>,
     counts: BTreeMap<Counted, u64>,
     stopping: bool,
+    shelf: Shelf,
 }
 
 impl Node {
@@ -194,6 +195,7 @@ impl Node {
             outputs: VecDeque::new(),
             counts: BTreeMap::new(),
             stopping: false,
+            shelf: Shelf::default(),
         };
         for neighbour in neighbours {
             node.links.keep(neighbour, Keep::Fixed, now.mono);
@@ -209,6 +211,11 @@ impl Node {
         }
         node.begin();
         Ok(node)
+    }
+
+    /// Bottles that come from now on are read by way of this shelf, which other engines may share.
+    pub fn share(&mut self, shelf: Shelf) {
+        self.shelf = shelf;
     }
 
     fn begin(&mut self) {

@@ -1,0 +1,349 @@
+//! Hosts that lie. Each runs the shipped engine, so that it gets links like anybody; what it lies with goes past it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use port17_proto::bottle::{Seq, ShortId, Tombstone, UnverifiedBottle};
+use port17_proto::ids::{CircuitId, NodeId};
+use port17_proto::lane::frame::{FrameBuf, Header, pairs_frame};
+use port17_proto::lane::reader::Port;
+use port17_proto::node::io::Peer;
+use port17_proto::wire::message::{Held, LaneSlot, Message, RawMessage, split_into_pieces};
+use port17_proto::wire::registry::{Command, FRAME_BYTES, HEADER_BYTES};
+
+use crate::host::Kind;
+use crate::lane::EndId;
+use crate::world::{World, control_frame};
+
+/// What a liar does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lie {
+    /// Offers changed Bottles of others, and farewells that they have not said.
+    Forges,
+    /// Offers old Bottles of others.
+    Replays,
+    /// Signs two truths under one seq.
+    Equivocates,
+    /// Claims the address of another node.
+    Impersonates,
+    /// Announces, asks and compares without end.
+    Floods,
+    /// Is one of many that one party has made up.
+    Sybil,
+    /// Changes, repeats and makes up frames of circuits.
+    Cells,
+}
+
+/// A liar's memory.
+pub struct Liar {
+    /// What it does.
+    pub lie: Lie,
+    /// What it has offered: envelopes by the name they are asked for by.
+    offers: BTreeMap<ShortId, Vec<u8>>,
+    /// Equivocators: the two truths, and who has got which.
+    truths: Vec<(ShortId, Vec<u8>)>,
+    told: BTreeSet<ShortId>,
+    /// Frames of SETUPs that have passed, to be sent again.
+    setups: Vec<Vec<FrameBuf>>,
+    next_circuit: u32,
+}
+
+impl Liar {
+    /// Has not lied yet.
+    pub fn new(lie: Lie) -> Self {
+        Self {
+            lie,
+            offers: BTreeMap::new(),
+            truths: Vec::new(),
+            told: BTreeSet::new(),
+            setups: Vec::new(),
+            next_circuit: 1_000_001,
+        }
+    }
+}
+
+fn copy(frame: &FrameBuf) -> FrameBuf {
+    let mut other = FrameBuf::new();
+    other.bytes_mut().copy_from_slice(frame.bytes());
+    other
+}
+
+impl World {
+    /// Makes a liar of a host.
+    pub fn make_liar(&mut self, host: usize, lie: Lie) {
+        self.hosts[host].is_honest = false;
+        self.liars.insert(host, Liar::new(lie));
+        self.plan_lie(host);
+    }
+
+    fn plan_lie(&mut self, host: usize) {
+        let after_us = 2_000_000 + self.entropy.below(8_000_000);
+        let at_us = self.now_us + after_us;
+        self.script(at_us, move |world| {
+            if world.liars_may_lie() {
+                world.tell_lie(host);
+                world.plan_lie(host);
+            }
+        });
+    }
+
+    pub(crate) fn liars_may_lie(&self) -> bool {
+        self.now_us < self.scenario.minutes * 60_000_000
+    }
+
+    /// Nodes that are there, but made up by one party.
+    pub(crate) fn is_made_up(&self, node: &NodeId) -> bool {
+        self.liars.keys().any(|host| self.hosts[*host].id == *node)
+    }
+
+    /// Who has given two truths to honest hosts: all must know in the end.
+    pub(crate) fn caught(&self) -> Vec<NodeId> {
+        let told_two = |(host, liar): (&usize, &Liar)| (liar.told.len() >= 2).then(|| self.hosts[*host].id);
+        self.liars.iter().filter_map(told_two).collect()
+    }
+
+    fn tell_lie(&mut self, host: usize) {
+        if self.hosts[host].node.is_none() {
+            return;
+        }
+        match self.liars.get(&host).map(|liar| liar.lie) {
+            Some(Lie::Forges) => self.forge(host),
+            Some(Lie::Replays) => self.replay_bottle(host),
+            Some(Lie::Equivocates) => self.equivocate(host),
+            Some(Lie::Floods) => self.flood(host),
+            Some(Lie::Cells) => self.lie_in_cells(host),
+            Some(Lie::Impersonates | Lie::Sybil) | None => {}
+        }
+    }
+
+    /// First lanes of its links to nodes, that carry gossip.
+    fn gossip_ends(&self, host: usize) -> Vec<EndId> {
+        let first = |end: &&EndId| self.ends[**end].slot == Some(LaneSlot::One) && self.ends[**end].is_open;
+        self.hosts[host].lanes.values().filter(first).copied().collect()
+    }
+
+    fn say(&mut self, end: EndId, message: &Message) {
+        let bytes = message.encode();
+        let frames: Vec<_> = split_into_pieces(&bytes).filter_map(|piece| control_frame(piece, 0)).collect();
+        // A peer that reads nothing loses the lie.
+        let _ = self.ends[end].lane.queue(|queue| frames.into_iter().try_for_each(|frame| queue.push_control(frame)));
+    }
+
+    /// Announces envelopes to some neighbours; whoever asks for one gets it.
+    fn offer(&mut self, host: usize, envelopes: Vec<Vec<u8>>, ends: &[EndId]) {
+        let named: Vec<(ShortId, Vec<u8>)> = envelopes
+            .into_iter()
+            .filter_map(|envelope| Some((UnverifiedBottle::parse(&envelope).ok()?.short_id(), envelope)))
+            .collect();
+        let ids: Vec<ShortId> = named.iter().map(|(id, _)| *id).collect();
+        if let Some(liar) = self.liars.get_mut(&host) {
+            liar.offers.extend(named);
+        }
+        if !ids.is_empty() {
+            for end in ends {
+                self.say(*end, &Message::Announce(ids.clone()));
+            }
+        }
+    }
+
+    /// A message has come to a liar: true when it answers itself.
+    pub(crate) fn liar_hears(&mut self, end: EndId, urgent: bool, message: &RawMessage) -> bool {
+        let host = self.ends[end].owner;
+        let Some(liar) = self.liars.get(&host).filter(|liar| !liar.offers.is_empty()) else { return false };
+        let Ok(Message::Want(ids)) = Message::decode(message, urgent) else { return false };
+        let wanted: Vec<(ShortId, Vec<u8>)> =
+            ids.iter().filter_map(|id| Some((*id, liar.offers.get(id)?.clone()))).collect();
+        if wanted.is_empty() {
+            return false;
+        }
+        let honest = self.hosts[self.ends[self.ends[end].peer].owner].is_honest;
+        if let Some(liar) = self.liars.get_mut(&host) {
+            let truths: Vec<ShortId> = liar.truths.iter().map(|(id, _)| *id).collect();
+            liar.told.extend(wanted.iter().map(|(id, _)| *id).filter(|id| honest && truths.contains(id)));
+        }
+        let envelopes = wanted.into_iter().map(|(_, envelope)| envelope).collect();
+        self.say(end, &Message::Bottles { more: false, envelopes });
+        true
+    }
+
+    // ---- Bottles ----
+
+    fn victim(&mut self, host: usize) -> Option<usize> {
+        let nodes: Vec<usize> = (0..self.hosts.len())
+            .filter(|other| *other != host && self.hosts[*other].kind == Kind::Node && !self.hosts[*other].published.is_empty())
+            .collect();
+        self.entropy.pick(&nodes).copied()
+    }
+
+    fn forge(&mut self, host: usize) {
+        let Some(victim) = self.victim(host) else { return };
+        let Some(bottle) = self.hosts[victim].published.last() else { return };
+        let (mut envelope, seq) = (bottle.envelope().to_vec(), bottle.seq());
+        // A newer seq, another circuit key, or a signature of nobody.
+        let key = bottle.content().circuit_key.public.clone();
+        let at = |needle: &[u8], hay: &[u8]| hay.windows(needle.len()).position(|window| window == needle);
+        match self.entropy.below(3) {
+            0 => {
+                let newer = Seq(seq.0 + (60_000 << 10));
+                if let Some(place) = at(&seq.0.to_be_bytes(), &envelope) {
+                    envelope[place..place + 8].copy_from_slice(&newer.0.to_be_bytes());
+                }
+            }
+            1 => {
+                let place = at(&key.as_bytes()[..32], &envelope).unwrap_or(0) + 40;
+                envelope[place] ^= 0x55;
+            }
+            _ => {
+                let place = envelope.len() - 40;
+                envelope[place] ^= 1;
+            }
+        }
+        let ends = self.gossip_ends(host);
+        let id = self.hosts[victim].id;
+        self.offer(host, vec![envelope], &ends);
+        // A farewell of another, under the liar's own signature.
+        let own = self.hosts[host].signing_key();
+        let mut farewell = Tombstone::sign(own.key(), Seq(seq.0 + 1));
+        let (mine, theirs) = (own.public().0, self.hosts[victim].signing_key().public().0);
+        if let Some(place) = at(&mine, &farewell) {
+            farewell[place..place + 32].copy_from_slice(&theirs);
+        }
+        self.trace.note(40, self.now_us, host, u64::from(id.0[0]));
+        if let Some(end) = self.entropy.pick(&ends).copied() {
+            self.say(end, &Message::Tombstones(vec![farewell]));
+        }
+    }
+
+    fn replay_bottle(&mut self, host: usize) {
+        let Some(victim) = self.victim(host) else { return };
+        let old: Vec<Vec<u8>> = self.hosts[victim].published.iter().rev().skip(1).map(|it| it.envelope().to_vec()).collect();
+        let ends = self.gossip_ends(host);
+        self.offer(host, old, &ends);
+    }
+
+    /// Two truths under one seq: one for the one half of its neighbours, one for the other.
+    fn equivocate(&mut self, host: usize) {
+        let ends = self.gossip_ends(host);
+        if ends.len() < 2 || self.now_us < 90_000_000 {
+            return;
+        }
+        if self.liars.get(&host).is_some_and(|liar| liar.truths.is_empty()) {
+            let Some(bottle) = self.hosts[host].published.last() else { return };
+            let own = self.hosts[host].signing_key();
+            let mut truths = Vec::new();
+            for software in ["one truth", "another"] {
+                let mut content = bottle.content().clone();
+                content.seq = Seq(bottle.seq().0 + 1024);
+                content.software = software.into();
+                let Ok(envelope) = content.sign(own.key()) else { return };
+                let Ok(parsed) = UnverifiedBottle::parse(&envelope) else { return };
+                truths.push((parsed.short_id(), envelope));
+            }
+            if let Some(liar) = self.liars.get_mut(&host) {
+                liar.truths = truths;
+            }
+        }
+        let truths = self.liars.get(&host).map(|liar| liar.truths.clone()).unwrap_or_default();
+        let (one, other) = ends.split_at(ends.len() / 2);
+        for ((_, envelope), ends) in truths.into_iter().zip([one, other]) {
+            self.offer(host, vec![envelope], ends);
+        }
+    }
+
+    fn flood(&mut self, host: usize) {
+        for end in self.gossip_ends(host) {
+            for _ in 0..20 {
+                let ids: Vec<ShortId> = (0..200).map(|_| ShortId(self.entropy.bytes())).collect();
+                self.say(end, &Message::Announce(ids.clone()));
+                self.say(end, &Message::Want(ids[..100].to_vec()));
+                let seq = Seq(crate::world::START_UNIX_MS + self.now_us / 1000);
+                let mut held: Vec<Held> =
+                    ids.iter().map(|id| Held { node: NodeId(self.entropy.bytes()), seq, short_id: *id }).collect();
+                held.sort();
+                self.say(end, &Message::Reconcile { more: false, held });
+            }
+        }
+    }
+
+    // ---- Cells ----
+
+    /// What leaves a host that lies in cells is not what its queue gave.
+    pub(crate) fn tamper(&mut self, end: EndId, frames: Vec<FrameBuf>) -> Vec<FrameBuf> {
+        let host = self.ends[end].owner;
+        let lies = self.liars.get(&host).is_some_and(|liar| liar.lie == Lie::Cells) && self.liars_may_lie();
+        if !lies {
+            return frames;
+        }
+        let mut out = Vec::with_capacity(frames.len());
+        for mut frame in frames {
+            let Ok(header) = Header::decode(frame.bytes()) else { continue };
+            if header.command == Command::Setup {
+                self.remember_setup(host, &frame, header);
+            }
+            if header.command != Command::Cell || self.entropy.below(40) > 0 {
+                out.push(frame);
+                continue;
+            }
+            match self.entropy.below(3) {
+                0 => {
+                    let at = HEADER_BYTES + usize::try_from(self.entropy.below((FRAME_BYTES - HEADER_BYTES) as u64)).unwrap_or(0);
+                    frame.bytes_mut()[at] ^= 1;
+                    out.push(frame);
+                }
+                1 => {
+                    out.push(copy(&frame));
+                    out.push(frame);
+                }
+                _ => {}
+            }
+        }
+        let peer = self.ends[end].peer;
+        self.ends[peer].in_flight = self.ends[peer].in_flight.max(out.len());
+        out
+    }
+
+    fn remember_setup(&mut self, host: usize, frame: &FrameBuf, header: Header) {
+        let Some(liar) = self.liars.get_mut(&host) else { return };
+        if header.part == 0 {
+            liar.setups.push(Vec::new());
+            if liar.setups.len() > 64 {
+                liar.setups.remove(0);
+            }
+        }
+        if let Some(last) = liar.setups.last_mut().filter(|last| last.len() < 4) {
+            last.push(copy(frame));
+        }
+    }
+
+    /// SETUPs again, cells and credit that nobody gave, on all its lanes to nodes.
+    fn lie_in_cells(&mut self, host: usize) {
+        let to_nodes = |end: &&EndId| matches!(self.ends[**end].admitted, Some(Peer::Node(_))) && self.ends[**end].is_open;
+        let ends: Vec<EndId> = self.hosts[host].lanes.values().filter(to_nodes).copied().collect();
+        let Some(end) = self.entropy.pick(&ends).copied() else { return };
+        let parity = u32::from(!self.ends[end].dialled);
+        let Some(liar) = self.liars.get_mut(&host) else { return };
+        liar.next_circuit += 2;
+        let circuit = CircuitId(liar.next_circuit + parity);
+        let setup: Vec<Vec<FrameBuf>> =
+            liar.setups.iter().filter(|setup| setup.len() == 4).map(|setup| setup.iter().map(copy).collect()).collect();
+        let mut frames = Vec::new();
+        match self.entropy.below(4) {
+            // The SETUP of another, as it was seen: the same node gets it again.
+            0 | 1 => {
+                let Some(setup) = self.entropy.pick(&setup) else { return };
+                for frame in setup {
+                    let mut frame = copy(frame);
+                    if let Ok(header) = Header::decode(frame.bytes()) {
+                        frame.set_header(Header { circuit, ..header });
+                    }
+                    frames.push(frame);
+                }
+            }
+            2 => frames.push(pairs_frame(Command::Credit, &[(circuit, u64::MAX)])),
+            _ => {
+                let body = [7; 64];
+                frames.extend((0..600).map(|_| FrameBuf::with_body(Header::new(circuit, Command::Cell), &body)));
+            }
+        }
+        self.send_frames(end, frames);
+    }
+}

@@ -1,0 +1,271 @@
+//! What a run is about: how large the mesh is, what it is used for, what goes wrong, who lies. A TOML file, or built in.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use port17_proto::params::Params;
+use port17_proto::params::codec::ParameterTextError;
+use serde::Deserialize;
+
+/// A scenario. Everything has a default; unknown keys are refused.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scenario {
+    /// Nodes at the start.
+    pub nodes: usize,
+    /// Clients.
+    pub clients: usize,
+    /// Virtual time until faults and churn stop, in minutes.
+    pub minutes: u64,
+    /// Virtual time after that, in minutes: all must be well again at its end.
+    pub quiet_minutes: u64,
+    /// Share of the nodes that the signed list names, in percent.
+    pub listed_percent: u64,
+    /// Share of the nodes that name no address, in percent.
+    pub hidden_percent: u64,
+    /// Share of the nodes that are exits, in percent.
+    pub exit_percent: u64,
+    /// The set of parameters to begin with: `default`, `private` or `demo`.
+    pub parameter_set: String,
+    /// Parameters that differ from the set, by name, in the words of a network file.
+    pub parameters: BTreeMap<String, String>,
+    /// The network between the hosts.
+    pub wire: Wire,
+    /// What clients do.
+    pub traffic: Traffic,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// Who lies.
+    pub liars: Liars,
+}
+
+/// The network between the hosts.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Wire {
+    /// Latencies by the cities where hosts stand; else `latency_ms` between any two.
+    pub geography: bool,
+    /// Between any two hosts, in milliseconds.
+    pub latency_ms: u64,
+    /// On top, drawn for each batch.
+    pub jitter_ms: u64,
+    /// Batches that come late, as TCP makes of a lost packet, in tenths of a percent.
+    pub loss_permille: u64,
+    /// Each lane's rate, in kilobytes a second; 0: none.
+    pub kilobytes_per_second: u64,
+}
+
+/// What clients do.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Traffic {
+    /// New streams of one client, an hour.
+    pub streams_per_hour: u64,
+    /// The largest of them, in bytes; most are small.
+    pub largest_bytes: u64,
+    /// Bytes of one download of the first client in the quiet time: 0 for none.
+    pub last_download_bytes: u64,
+}
+
+/// What goes wrong, in times an hour over the whole mesh.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Faults {
+    /// A node's process is killed, and starts again within a minute or two.
+    pub kills: u64,
+    /// A client's process is killed, and starts again.
+    pub client_kills: u64,
+    /// A node leaves for good: half of them with a signed farewell.
+    pub leaves: u64,
+    /// A new node joins.
+    pub joins: u64,
+    /// One lane breaks.
+    pub lane_cuts: u64,
+    /// The mesh is cut in two for some minutes.
+    pub partitions: u64,
+    /// Some host's packets reach nobody for some minutes, while others' reach it.
+    pub one_sided: u64,
+    /// A process is stopped for up to a minute, and goes on.
+    pub freezes: u64,
+    /// A host's clock is set wrong, by minutes or hours, and right again.
+    pub clock_jumps: u64,
+    /// A disk is full for some minutes.
+    pub full_disks: u64,
+    /// Some links are clogged and released in another order.
+    pub clogs: u64,
+    /// A crash may leave its last record torn.
+    pub torn_records: bool,
+}
+
+/// Who lies, and how many of each.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Liars {
+    /// Offers Bottles of others that it has changed, and tombstones that nobody signed.
+    pub forgers: usize,
+    /// Offers Bottles of others that are old.
+    pub replayers: usize,
+    /// Signs two Bottles under one seq.
+    pub equivocators: usize,
+    /// Claims others' addresses as its own.
+    pub impostors: usize,
+    /// Announces and asks without end.
+    pub flooders: usize,
+    /// Identities that one party makes up and announces, in percent of all nodes.
+    pub sybil_percent: u64,
+    /// All Sybils dial one node and want its links.
+    pub eclipse: bool,
+    /// A node that repeats SETUPs and cells, flips bits in them, sends beyond its credit.
+    pub cell_liars: usize,
+}
+
+impl Default for Scenario {
+    /// One virtual hour with mild churn.
+    fn default() -> Self {
+        Self {
+            nodes: 20,
+            clients: 3,
+            minutes: 60,
+            quiet_minutes: 25,
+            listed_percent: 70,
+            hidden_percent: 10,
+            exit_percent: 50,
+            parameter_set: "default".into(),
+            parameters: BTreeMap::new(),
+            wire: Wire::default(),
+            traffic: Traffic::default(),
+            faults: Faults { kills: 2, leaves: 1, joins: 1, lane_cuts: 4, ..Faults::default() },
+            liars: Liars::default(),
+        }
+    }
+}
+
+impl Default for Wire {
+    fn default() -> Self {
+        Self { geography: true, latency_ms: 20, jitter_ms: 2, loss_permille: 1, kilobytes_per_second: 0 }
+    }
+}
+
+impl Default for Traffic {
+    fn default() -> Self {
+        Self { streams_per_hour: 60, largest_bytes: 1 << 20, last_download_bytes: 0 }
+    }
+}
+
+/// A scenario's file is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// Not TOML, or a key that is not known; says line and key.
+    #[error("{0}")]
+    Toml(#[from] toml::de::Error),
+    /// A parameter's words.
+    #[error("[parameters]: {0}")]
+    Parameter(#[from] ParameterTextError),
+    /// A parameter's value.
+    #[error("[parameters]: {0}")]
+    Params(#[from] port17_proto::params::ParamsError),
+    /// The set's name.
+    #[error("parameter_set: {0:?} is none of default, private, demo")]
+    Set(String),
+    /// A number that makes no mesh.
+    #[error("{0}")]
+    Size(&'static str),
+}
+
+impl Scenario {
+    /// Reads a scenario.
+    ///
+    /// # Errors
+    /// What is wrong, with line and key.
+    pub fn parse(text: &str) -> Result<Self, ScenarioError> {
+        let scenario: Self = toml::from_str(text)?;
+        scenario.check()?;
+        Ok(scenario)
+    }
+
+    /// Checks what the types do not hold already.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), ScenarioError> {
+        self.params()?;
+        if !(1..=20_000).contains(&self.nodes) {
+            return Err(ScenarioError::Size("nodes: 1 to 20000"));
+        }
+        if self.clients > 10_000 {
+            return Err(ScenarioError::Size("clients: at most 10000"));
+        }
+        if self.minutes + self.quiet_minutes > 60 * 24 * 60 {
+            return Err(ScenarioError::Size("minutes: at most sixty days in all"));
+        }
+        Ok(())
+    }
+
+    /// The network's parameters.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn params(&self) -> Result<Params, ScenarioError> {
+        let mut params = match self.parameter_set.as_str() {
+            "default" => Params::DEFAULT,
+            "private" => Params::private(),
+            "demo" => Params::demo(),
+            _ => return Err(ScenarioError::Set(self.parameter_set.clone())),
+        };
+        for (name, text) in &self.parameters {
+            params.set(name, text)?;
+        }
+        params.validate()?;
+        Ok(params)
+    }
+
+    /// Virtual time in all.
+    pub fn duration(&self) -> Duration {
+        Duration::from_secs((self.minutes + self.quiet_minutes) * 60)
+    }
+
+    /// The fault scenario: 20 nodes that are killed, cut off, frozen and lied to, in a quarter of an hour.
+    pub fn faults() -> Self {
+        Self {
+            minutes: 9,
+            quiet_minutes: 6,
+            parameter_set: "private".into(),
+            parameters: [("bottle_ahead", "1 h"), ("diversity", "false")]
+                .map(|(name, text)| (name.to_owned(), text.to_owned()))
+                .into(),
+            traffic: Traffic { streams_per_hour: 120, largest_bytes: 256 << 10, last_download_bytes: 0 },
+            faults: Faults {
+                kills: 24,
+                client_kills: 6,
+                leaves: 6,
+                joins: 6,
+                lane_cuts: 40,
+                partitions: 6,
+                one_sided: 6,
+                freezes: 12,
+                clock_jumps: 6,
+                full_disks: 6,
+                clogs: 6,
+                torn_records: true,
+            },
+            ..Self::default()
+        }
+    }
+
+    /// Liars of every kind among 20 nodes, and faults beside them.
+    pub fn liars() -> Self {
+        let mut scenario = Self::faults();
+        scenario.faults.clock_jumps = 0;
+        scenario.liars = Liars {
+            forgers: 1,
+            replayers: 1,
+            equivocators: 1,
+            impostors: 1,
+            flooders: 1,
+            sybil_percent: 30,
+            eclipse: true,
+            cell_liars: 2,
+        };
+        scenario
+    }
+}
