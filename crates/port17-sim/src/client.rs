@@ -41,6 +41,8 @@ pub struct Client {
     pub circuits: Vec<Standing>,
     /// Nodes that failed lately, and until when they are left out.
     pub skipped: Vec<(NodeId, u64)>,
+    /// When it looks again.
+    pub(crate) look_us: Option<u64>,
     /// What became of its streams.
     pub results: Results,
 }

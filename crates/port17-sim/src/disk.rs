@@ -68,7 +68,8 @@ impl Disk {
         let tears = may_tear && kept > 0 && entropy.below(4) == 0;
         for (at, (key, bytes)) in waiting.into_iter().take(kept).enumerate() {
             let mut bytes = bytes;
-            if tears && at + 1 == kept
+            if tears
+                && at + 1 == kept
                 && let Some(bytes) = &mut bytes
             {
                 bytes.truncate(usize::try_from(entropy.below(bytes.len() as u64)).unwrap_or(0));

@@ -55,9 +55,8 @@ const PATTERN_BYTES: usize = 200_003;
 /// Bytes of a stream's one direction from `at` on, at most `most`.
 fn bytes_from(tag: u64, at: u64, most: usize) -> &'static [u8] {
     static PATTERN: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
-    let pattern = PATTERN.get_or_init(|| {
-        (0..PATTERN_BYTES as u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0]).collect()
-    });
+    let pattern = PATTERN
+        .get_or_init(|| (0..PATTERN_BYTES as u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()[0]).collect());
     let from = usize::try_from((at + tag.wrapping_mul(7919) % PATTERN_BYTES as u64) % PATTERN_BYTES as u64).unwrap_or(0);
     &pattern[from..PATTERN_BYTES.min(from + most)]
 }

@@ -150,8 +150,7 @@ impl World {
         let host = self.ends[end].owner;
         let Some(liar) = self.liars.get(&host).filter(|liar| !liar.offers.is_empty()) else { return false };
         let Ok(Message::Want(ids)) = Message::decode(message, urgent) else { return false };
-        let wanted: Vec<(ShortId, Vec<u8>)> =
-            ids.iter().filter_map(|id| Some((*id, liar.offers.get(id)?.clone()))).collect();
+        let wanted: Vec<(ShortId, Vec<u8>)> = ids.iter().filter_map(|id| Some((*id, liar.offers.get(id)?.clone()))).collect();
         if wanted.is_empty() {
             return false;
         }

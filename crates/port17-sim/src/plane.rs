@@ -53,11 +53,8 @@ const POOL_BYTES: u64 = 64 << 20;
 impl Plane {
     pub(crate) fn new(own: Option<NodeId>, is_exit: bool, params: &Params) -> Rc<RefCell<Self>> {
         let pool = Pool::new(POOL_BYTES);
-        let keyring = CircuitKeyring::new(
-            KemBackend::Seeded,
-            params.circuit_key_interval.as_secs(),
-            params.circuit_key_lifetime.as_secs(),
-        );
+        let keyring =
+            CircuitKeyring::new(KemBackend::Seeded, params.circuit_key_interval.as_secs(), params.circuit_key_lifetime.as_secs());
         Rc::new(RefCell::new(Self {
             own,
             is_exit,

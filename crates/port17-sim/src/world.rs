@@ -115,6 +115,7 @@ pub struct World {
     pub(crate) is_quiet: bool,
     /// The nodes that the list names.
     pub(crate) founders: Vec<usize>,
+    pub(crate) last_input: String,
     pub(crate) network: Definition,
     pub(crate) list: Option<Vec<u8>>,
     pub(crate) list_seq: u64,
@@ -165,6 +166,7 @@ impl World {
             clogged: BTreeSet::new(),
             is_quiet: false,
             founders: Vec::new(),
+            last_input: String::new(),
             network,
             list: None,
             list_seq: 0,
@@ -304,6 +306,8 @@ impl World {
         if !self.hosts[host].is_frozen {
             plane::sweep(&mut shared.borrow_mut(), now_ms, idle_ms);
         }
+        let lanes: Vec<EndId> = self.hosts[host].lanes.values().copied().collect();
+        lanes.into_iter().for_each(|end| self.ends[end].edges.retain(|_, edge| !edge.borrow().is_over));
         if plane::is_busy(&shared.borrow()) {
             self.plan_sweep(host, SECOND_US);
         }

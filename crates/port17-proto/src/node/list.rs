@@ -28,6 +28,8 @@ pub(super) struct Lists {
     /// What lanes say they have, where it is newer. Lanes to nodes only, so as many as there are links.
     offers: BTreeMap<LaneId, Offer>,
     fetch: Option<Fetch>,
+    /// Pieces that were asked for and are of no use any more, by the lane that may still send one: the list came from elsewhere.
+    overtaken: BTreeMap<LaneId, u64>,
     /// A sequence number whose list was rightly signed and is of no use here, and until when it is not asked for again: this machine's
     /// clock may be the reason, and may be set right.
     unusable: Option<(u64, Duration)>,
@@ -210,8 +212,10 @@ impl Node {
         self.lists.unusable = unusable.filter(|(unusable, _)| *unusable > seq);
         self.lists.offers.retain(|_, offer| offer.seq > seq);
         self.lists.offers.values_mut().for_each(|offer| offer.asks = 0);
-        if self.lists.fetch.as_ref().is_some_and(|fetch| fetch.seq <= seq) {
-            self.end_fetch();
+        if self.lists.fetch.as_ref().is_some_and(|fetch| fetch.seq <= seq)
+            && let Some(fetch) = self.end_fetch()
+        {
+            self.lists.overtaken.insert(fetch.lane, fetch.seq);
         }
         self.push(Output::ListAccepted { seq });
         for lane in self.talking_lanes() {
@@ -281,6 +285,10 @@ impl Node {
     fn handle_list_piece(&mut self, lane: LaneId, seq: u64, offset: u32, total: u32, piece: &[u8]) {
         let fetch = self.lists.fetch.as_mut().filter(|fetch| fetch.lane == lane && fetch.seq == seq);
         let Some(fetch) = fetch else {
+            if self.lists.overtaken.get(&lane) == Some(&seq) {
+                self.lists.overtaken.remove(&lane);
+                return;
+            }
             return self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "a LIST that nobody asked for"));
         };
         match fetch.add(offset, total, piece) {
@@ -349,6 +357,7 @@ impl Node {
 
     /// A lane is gone, and with it what it offered.
     pub(super) fn forget_list_of(&mut self, lane: LaneId) {
+        self.lists.overtaken.remove(&lane);
         if self.lists.fetch.as_ref().is_some_and(|fetch| fetch.lane == lane) {
             self.end_fetch();
         }

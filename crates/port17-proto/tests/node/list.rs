@@ -505,6 +505,19 @@ fn a_list_that_nobody_asked_for_costs_the_lane() {
 }
 
 #[test]
+fn a_piece_that_the_source_has_overtaken_costs_nothing_once() {
+    let mut solo = node(None);
+    let lane = link(&mut solo, 1);
+    solo.say(lane, &Message::ListSeq(5));
+    assert_eq!(list_wanted(&solo, lane), Some((5, 0)));
+    solo.handle(Input::List(list(5)));
+    solo.say(lane, &piece(&list(5), 5, 0));
+    assert!(!solo.is_closed(lane), "it was asked for, and came from elsewhere first");
+    solo.say(lane, &piece(&list(5), 5, 0));
+    assert!(solo.is_closed(lane), "it was asked for once");
+}
+
+#[test]
 fn a_forged_list_costs_the_lane_and_another_link_is_asked() {
     let other_number = list(6);
     for bad in [signed_by(&content(5), 42), vec![7; 500], other_number] {

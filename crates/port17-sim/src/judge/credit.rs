@@ -51,12 +51,7 @@ impl CreditView {
                 std::mem::replace(&mut account.is_ended, true).then(|| format!("a second DESTROY of circuit {}", circuit.0))
             }
             Command::Limit => self.limits(frame),
-            Command::Setup
-            | Command::Created
-            | Command::Credit
-            | Command::Reclaim
-            | Command::Control
-            | Command::Padding => None,
+            Command::Setup | Command::Created | Command::Credit | Command::Reclaim | Command::Control | Command::Padding => None,
         }
     }
 

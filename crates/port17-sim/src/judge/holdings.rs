@@ -36,7 +36,8 @@ impl Holdings {
         signatures: &mut Signatures,
     ) -> Option<(&'static str, String)> {
         let rack = engine.bottlerack();
-        self.look_at_ends(node, rack, engine, unix_ms, params).or_else(|| self.look_at_bottle(node, rack, unix_ms, params, signatures))
+        self.look_at_ends(node, rack, engine, unix_ms, params)
+            .or_else(|| self.look_at_bottle(node, rack, unix_ms, params, signatures))
     }
 
     fn look_at_ends(
@@ -113,7 +114,11 @@ impl Holdings {
     }
 
     /// Looks at what must hold for all of it at any time.
-    pub(crate) fn look_at_all(rack: &Bottlerack, trusted: impl Fn(&NodeId) -> bool, params: &Params) -> Option<(&'static str, String)> {
+    pub(crate) fn look_at_all(
+        rack: &Bottlerack,
+        trusted: impl Fn(&NodeId) -> bool,
+        params: &Params,
+    ) -> Option<(&'static str, String)> {
         let rules = params.rack_rules();
         if rack.len() > rules.most_bottles {
             return Some(("bound", format!("{} Bottles are held", rack.len())));

@@ -45,6 +45,11 @@ impl World {
         if self.hosts[host].node.is_none() {
             return;
         }
+        self.last_input = if let Input::Control { message, .. } = &input {
+            format!("message {} of {} bytes", message.code, message.body.len())
+        } else {
+            String::new()
+        };
         let (kind, size) = kind(&input);
         self.trace.note(kind, self.now_us, host, size);
         let cause = self.cause(host, &input);
@@ -164,7 +169,7 @@ impl World {
         let nobody_lies = self.liars.is_empty();
         let honest = cause == Some(Cause::Honest) || nobody_lies;
         if honest && never_by_the_honest(what) {
-            self.findings.report("honest", format!("host {host} counts {} by an honest peer", what.name()));
+            self.findings.report("honest", format!("host {host} counts {} by an honest peer: {}", what.name(), self.last_input));
         }
         let clocks_are_right = self.scenario.faults.clock_jumps == 0;
         if nobody_lies && what == Counted::BottleEquivocation {
@@ -446,7 +451,9 @@ pub(crate) fn control_frame(bytes: &[u8], flags: u8) -> Option<FrameBuf> {
 fn kind(input: &Input) -> (u8, u64) {
     match input {
         Input::LaneUp { lane, .. } => (20, lane.0),
-        Input::Control { lane, message, .. } => (21, lane.0 ^ (u64::from(message.code) << 56) ^ ((message.body.len() as u64) << 32)),
+        Input::Control { lane, message, .. } => {
+            (21, lane.0 ^ (u64::from(message.code) << 56) ^ ((message.body.len() as u64) << 32))
+        }
         Input::LaneDown { lane, .. } => (22, lane.0),
         Input::DialFailed { dial, .. } => (23, dial.0),
         Input::Violation { lane, .. } => (24, lane.0),

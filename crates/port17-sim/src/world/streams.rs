@@ -60,6 +60,16 @@ impl World {
         flows.retain(|id, _| matches!(mux.state(*id), StreamState::Opening | StreamState::Open));
     }
 
+    /// A client looks again, at the latest after this time.
+    fn plan_look(&mut self, host: usize, after_us: u64) {
+        let at_us = self.now_us + after_us;
+        let planned = &mut self.hosts[host].client.look_us;
+        if planned.is_none_or(|planned| planned > at_us || planned <= self.now_us) {
+            *planned = Some(at_us);
+            self.at(at_us, Event::Look { host });
+        }
+    }
+
     /// A client looks at its streams and circuits.
     pub(super) fn look(&mut self, host: usize) {
         if self.hosts[host].kind != crate::host::Kind::Client || !self.hosts[host].is_up() {
@@ -69,6 +79,9 @@ impl World {
         let mut jobs = std::mem::take(&mut self.hosts[host].client.jobs);
         jobs.retain_mut(|job| self.go_on(host, job));
         self.hosts[host].client.jobs.append(&mut jobs);
+        if self.hosts[host].client.jobs.iter().any(|job| job.on.is_some()) {
+            self.plan_look(host, STUCK_US + 1);
+        }
         let circuit_age_us = u64::try_from(self.params.circuit_max_age.as_micros()).unwrap_or(u64::MAX);
         let client = &mut self.hosts[host].client;
         client.circuits.retain(|standing| !standing.edge.borrow().is_over);
@@ -93,7 +106,8 @@ impl World {
         let (state, is_over, done, opened, got) = {
             let edge = edge.borrow();
             let flow = edge.flows.get(&id);
-            let done = flow.is_some_and(|flow| flow.ended && flow.got == flow.plan.down) && edge.mux.fin_is_sent(id) != Some(false);
+            let done =
+                flow.is_some_and(|flow| flow.ended && flow.got == flow.plan.down) && edge.mux.fin_is_sent(id) != Some(false);
             let (opened, got) = (flow.is_some_and(|flow| flow.opened), flow.map_or(0, |flow| flow.got));
             (edge.state(id), edge.is_over, done, opened, got)
         };
@@ -118,12 +132,13 @@ impl World {
                 self.skip(host, &edge);
                 const AGAIN_US: u64 = 25_000;
                 let after_us = AGAIN_US << job.tries.min(5);
-                self.after(after_us, Event::Look { host });
+                self.plan_look(host, after_us);
                 true
             }
             StreamState::Opening | StreamState::Open | StreamState::Over(_) | StreamState::Ended => {
                 if job.must && self.now_us > job.moved_us + STUCK_US {
-                    let text = format!("stream {} of host {host} does not move, at {got} of {} bytes", job.plan.tag, job.plan.down);
+                    let text =
+                        format!("stream {} of host {host} does not move, at {got} of {} bytes", job.plan.tag, job.plan.down);
                     self.findings.report("stuck", text);
                     edge.borrow_mut().end(false);
                     return self.end_job(host, job, false, "stuck");
@@ -159,7 +174,10 @@ impl World {
         let now_us = self.now_us;
         let standing = self.hosts[host].client.circuits.iter().find(|standing| {
             let edge = standing.edge.borrow();
-            reuses && !edge.is_over && edge.progress == Progress::Open && edge.route.first() == guard.as_ref()
+            reuses
+                && !edge.is_over
+                && edge.progress == Progress::Open
+                && edge.route.first() == guard.as_ref()
                 && standing.begun_us + age_us > now_us
         });
         let edge = match standing.map(|standing| Rc::clone(&standing.edge)) {
@@ -168,7 +186,7 @@ impl World {
         };
         let Some(edge) = edge else {
             const AGAIN_US: u64 = 500_000;
-            return self.after(AGAIN_US, Event::Look { host });
+            return self.plan_look(host, AGAIN_US);
         };
         let now_ms = self.now_ms(host);
         let id = edge.borrow_mut().open(job.plan, now_ms);
@@ -176,7 +194,7 @@ impl World {
             Some(id) => {
                 job.on = Some((Rc::clone(&edge), id));
                 job.moved_us = self.now_us;
-                self.after(STUCK_US + 1, Event::Look { host });
+                self.plan_look(host, STUCK_US + 1);
                 Edge::note(&edge);
             }
             None => edge.borrow_mut().end(true),
@@ -286,6 +304,7 @@ impl World {
         let client = &mut self.hosts[host].client;
         client.circuits.clear();
         client.skipped.clear();
+        client.look_us = None;
         let jobs = std::mem::take(&mut client.jobs);
         client.results.failed += jobs.len() as u64;
     }

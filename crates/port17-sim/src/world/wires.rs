@@ -308,8 +308,7 @@ impl World {
 
     fn control(&mut self, end: EndId, urgent: bool, bytes: &[u8]) {
         let it = &mut self.ends[end];
-        let messages =
-            if urgent { RawMessage::from_urgent(bytes).map(|message| vec![message]) } else { it.messages.feed(bytes) };
+        let messages = if urgent { RawMessage::from_urgent(bytes).map(|message| vec![message]) } else { it.messages.feed(bytes) };
         let (owner, lane, peer) = (it.owner, it.id, it.peer);
         let Ok(messages) = messages else {
             it.is_broken = true;
