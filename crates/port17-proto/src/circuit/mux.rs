@@ -17,6 +17,7 @@ use crate::limits::{
     STREAM_MAX_WINDOW_BYTES, STREAM_QUANTUM_BYTES, STREAM_QUEUE_BYTES,
 };
 use crate::params::Params;
+use crate::planted::planted;
 use crate::wire::registry::{CellType, MESSAGE_BYTES, MESSAGE_HEADER_BYTES, ResetCode, StreamProtocol};
 
 /// Which edge this is.
@@ -133,11 +134,12 @@ impl Stream {
     }
 
     fn has_outgoing(&self) -> bool {
-        (self.queued > 0 && self.sent < self.permitted) || (self.fin_wanted && !self.fin_sent && self.queued == 0)
+        (self.queued > 0 && self.sent < self.permitted)
+            || (self.fin_wanted && !self.fin_sent && (self.queued == 0 || planted("fin-overtakes-data")))
     }
 
     fn is_done(&self) -> bool {
-        self.fin_sent && self.fin_taken && self.consumed == self.received
+        (self.fin_sent || planted("fin-ends-both-ways")) && self.fin_taken && self.consumed == self.received
     }
 }
 
@@ -231,7 +233,9 @@ impl Mux {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.state == StreamState::Opening {
             stream.state = StreamState::Open;
-            self.dialling -= 1;
+            if !planted("dials-never-end") {
+                self.dialling -= 1;
+            }
             self.push_message(id, &Message::Opened { ip, ttl_s });
         }
     }
@@ -369,7 +373,9 @@ impl Mux {
         let most = if alone { usize::from(u16::MAX) } else { STREAM_QUANTUM_BYTES };
         let length = stream.queued.min(stream.permitted.saturating_sub(stream.sent)).min(most as u64);
         let (kind, length) = match u16::try_from(length) {
-            Ok(0) | Err(_) if stream.fin_wanted && !stream.fin_sent && stream.queued == 0 => (CellType::Fin, 0),
+            Ok(0) | Err(_) if stream.fin_wanted && !stream.fin_sent && (stream.queued == 0 || planted("fin-overtakes-data")) => {
+                (CellType::Fin, 0)
+            }
             Ok(0) | Err(_) => return true,
             Ok(length) => (CellType::Data, length),
         };
@@ -472,6 +478,9 @@ impl Mux {
     }
 
     fn late(&self, id: StreamId) -> Result<(), Junk> {
+        if planted("late-data-after-reset-is-junk") && self.closed.get(&id).is_some_and(|closed| closed.code.is_some()) {
+            return Err(Junk::Stream);
+        }
         if self.closed.contains_key(&id) { Ok(()) } else { Err(Junk::Stream) }
     }
 
@@ -494,7 +503,9 @@ impl Mux {
             Message::Reset(code) => self.finish(id, code, now_ms),
             Message::Window(permitted) => {
                 stream.permitted = stream.permitted.max(permitted);
-                self.enter_round(id);
+                if !planted("window-wakes-nobody") {
+                    self.enter_round(id);
+                }
             }
         }
         self.events.push(MuxEvent::Changed(id));
@@ -580,7 +591,9 @@ impl Mux {
             // DATA whose header is packed must be finished, with the bytes that it began with: whoever reads them gets no others.
             let mut rest = vec![0; missing];
             stream.pack(&mut rest);
-            self.cut = Some((rest, 0));
+            if !planted("reset-cuts-promised-data") {
+                self.cut = Some((rest, 0));
+            }
         }
         if self.side == Side::Exit && stream.state == StreamState::Opening {
             self.dialling -= 1;

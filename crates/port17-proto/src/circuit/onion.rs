@@ -17,6 +17,7 @@ use std::ops::Range;
 
 use super::depth::Depth;
 use crate::crypto::{AeadKey, CryptoError, Prk, Secret, TAG_BYTES};
+use crate::planted::planted;
 use crate::wire::registry::{BODY_BYTES, CELL_FLAG_FRESH, FRAME_BYTES, HEADER_BYTES, HopKind, MESSAGE_BYTES, REKEY_SHIFT};
 pub use crate::wire::registry::{CellKind, Direction};
 
@@ -154,7 +155,9 @@ impl ForwardLayer {
     pub fn open_forward(&mut self, flag: u8, body: &[u8], out: &mut [u8; FRAME_BYTES]) -> Result<CellKind, CryptoError> {
         let body: &[u8; BODY_BYTES] = body.try_into().map_err(|_| CryptoError)?;
         let (layer, past) = body.split_at(self.place.depth.cell_bytes());
-        all_zero(past)?;
+        if !planted("padding-behind-a-layer") {
+            all_zero(past)?;
+        }
         let inner_end = HEADER_BYTES + self.place.depth.inner_cell_bytes();
         let key = self.key(flag)?;
         key.open_into(self.place.nonce(), &self.place.aad(flag), layer, &mut out[KIND_AT..inner_end])?;
@@ -190,7 +193,7 @@ impl ForwardLayer {
 
     /// Counts an authentic cell.
     fn count(&mut self, flag: u8) {
-        if flag == CELL_FLAG_FRESH {
+        if flag == CELL_FLAG_FRESH && !planted("first-key-not-erased") {
             // The first authentic cell under f1 erases f0 (spec 06, 2).
             self.first = None;
         }
@@ -255,6 +258,10 @@ impl BackwardLayer {
         let (nonce, aad) = (self.place.nonce(), self.place.aad(0));
         self.key.aead.seal_into(nonce, &aad, &frame[KIND_AT..inner_end], &mut out[HEADER_BYTES..sealed_end])?;
         out[sealed_end..].fill(0);
+        if planted("relay-forgets-rekey") {
+            self.place.advance();
+            return Ok(());
+        }
         self.count();
         Ok(())
     }

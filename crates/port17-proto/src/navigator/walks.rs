@@ -2,6 +2,7 @@ use super::diversity::Rules;
 use super::field::Field;
 use crate::crypto::Entropy;
 use crate::limits::{ROUTE_STEPS, ROUTE_TRIES};
+use crate::planted::planted;
 
 /// Why nothing was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +29,8 @@ impl<'a> Walks<'a> {
     /// Counts. `fixed` are the numbers of one to `hops` nodes, which fit together.
     pub(super) fn count(field: &'a Field<'a>, rules: Rules, fixed: Vec<usize>, hops: usize) -> Self {
         let nodes = field.map.len();
-        let fits = |node: usize| field.is_usable(node) && !fixed.iter().any(|other| field.forbids(rules, *other, node));
+        let others = if planted("route-comes-back-to-the-guard") { fixed.len().saturating_sub(1) } else { 0 };
+        let fits = |node: usize| field.is_usable(node) && !fixed[others..].iter().any(|other| field.forbids(rules, *other, node));
         let allowed: Vec<bool> = (0..nodes).map(fits).collect();
         let drawn = hops.saturating_sub(fixed.len());
         let mut counts = vec![vec![0; nodes]; drawn + 1];

@@ -33,6 +33,7 @@ use crate::crypto::{self, Signature, SigningKey, VerifyingKey};
 use crate::ids::{NetworkId, NodeId};
 use crate::limits::{LIST_AHEAD_S, LIST_BYTES, LIST_SIGNATURES};
 use crate::params::{Params, ParamsError};
+use crate::planted::planted;
 use crate::wire::registry::{BottleKey, LIST_ENVELOPE, ListKey, Scope};
 
 const SIGNATURE_TAG: &str = "p17-list-v1";
@@ -317,7 +318,7 @@ impl SignedList {
         {
             return Err(ListError::OtherNetwork { found, wanted: definition.id() });
         }
-        if valid < wanted {
+        if valid + usize::from(planted("list-one-signature-short")) < wanted {
             return Err(ListError::TooFewSignatures { valid, wanted, roots: roots.keys().len() });
         }
         network?;

@@ -23,6 +23,7 @@ use crate::limits::{
     WANT_IDS,
 };
 use crate::params::Rate;
+use crate::planted::planted;
 use crate::wire::message::{Held, Message};
 
 /// Pieces of a long RECONCILE follow each other after so many batches: one that came at once would fill the lane's queue.
@@ -207,7 +208,9 @@ impl Node {
         }
         let Some(talk) = self.gossip.talks.remove(&lane) else { return };
         for id in &talk.asked {
-            self.gossip.asked.remove(id);
+            if !planted("asked-of-a-dead-lane") {
+                self.gossip.asked.remove(id);
+            }
         }
         if !talk.asked.is_empty() {
             // Not now: the lane's end is often one of several.
@@ -222,6 +225,10 @@ impl Node {
         match (message, peer) {
             (Message::Want(ids), _) => self.handle_want(lane, &ids),
             (message @ (Message::ListSeq(_) | Message::WantList { .. }), _) => self.handle_list_message(lane, peer, message),
+            (Message::Announce(ids), Peer::Client(_)) if planted("client-gossip-taken") => self.handle_announce(lane, &ids),
+            (Message::Bottles { more, envelopes }, Peer::Client(_)) if planted("client-gossip-taken") => {
+                self.handle_bottles(lane, self.id, more, envelopes);
+            }
             // law 1: nothing that a client says enters the Bottlerack or opens a lane
             (_, Peer::Client(_)) => self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "gossip from a client")),
             (message @ Message::List { .. }, Peer::Node(_)) => self.handle_list_message(lane, peer, message),

@@ -26,6 +26,7 @@ use super::{Node, Part, TimerKey};
 use crate::bottlerack::Trust;
 use crate::ids::NodeId;
 use crate::navigator::{Hop2Request, hop2_choices};
+use crate::planted::planted;
 use crate::wire::registry::{GoAwayReason, MAX_HOPS};
 
 /// A primary and two backups.
@@ -194,6 +195,7 @@ impl Reader<'_> {
             return None;
         }
         let hop2 = (0..count).map(|_| self.array().map(NodeId)).collect::<Option<Vec<_>>>()?;
+        let hop2 = if planted("pins-not-stored") { Vec::new() } else { hop2 };
         let choice = GuardChoice { node, drawn_s, hop2 };
         Some(Held { choice, configured: flags == CONFIGURED, lost_s, gone: BTreeMap::new() })
     }
@@ -485,7 +487,9 @@ impl Node {
         let next = at.map_or(backups.first(), |at| backups.get((at + 1) % backups.len()));
         let Some(next) = next.copied() else { return self.guards_changed() };
         if current != Some(next) {
-            self.close_backup();
+            if !planted("backup-left-dialling") {
+                self.close_backup();
+            }
             if let Some(guards) = self.guards_mut() {
                 guards.backup = Some(next);
             }

@@ -11,6 +11,7 @@ use super::{Node, Part, TimerKey};
 use crate::circuit::keyring::{CircuitKey, KeyId};
 use crate::crypto::{KemBackend, KemPublicKey, KemSecretKey};
 use crate::limits::CIRCUIT_KEYS;
+use crate::planted::planted;
 
 /// The system's clock is compared with the keys' times at least this often: it may have jumped, or the machine slept.
 const CLOCK_CHECK: Duration = Duration::from_secs(60);
@@ -105,6 +106,9 @@ impl Node {
             not_after_s,
         });
         self.push(Output::NewCircuitKey(key));
+        if planted("new-key-not-published") && self.own_bottle_out().is_some() {
+            return;
+        }
         self.want_bottle();
     }
 

@@ -14,6 +14,7 @@ use super::{Node, TimerKey};
 use crate::crypto::VerifyingKey;
 use crate::ids::NodeId;
 use crate::limits::UNADMITTED_LANES;
+use crate::planted::planted;
 use crate::wire::message::{Hello, LaneSlot, LinkId, Message, RawMessage};
 use crate::wire::registry::{GoAwayReason, Role, VERSION};
 
@@ -329,7 +330,9 @@ impl Node {
         let token = u64::from_be_bytes(self.entropy.bytes());
         let Some(held) = self.lanes.all.get_mut(&lane) else { return };
         held.ping = Some(Ping { token, sent: self.now.mono });
-        self.timers.set(TimerKey::PongDue(lane), self.now.mono + self.params.ping_timeout);
+        if !(planted("silent-peer-not-noticed") && held.rtt.is_some()) {
+            self.timers.set(TimerKey::PongDue(lane), self.now.mono + self.params.ping_timeout);
+        }
         self.send(lane, &Message::Ping(token));
     }
 

@@ -16,6 +16,7 @@ use super::{Node, TimerKey};
 use crate::crypto::VerifyingKey;
 use crate::ids::NodeId;
 use crate::limits::CLIENT_LINKS;
+use crate::planted::planted;
 use crate::wire::message::{Hello, LaneSlot, LinkId};
 use crate::wire::registry::GoAwayReason;
 
@@ -305,7 +306,9 @@ impl Node {
         place.attempt = Attempt::Idle;
         place.failures = place.failures.saturating_add(1);
         let failures = place.failures;
-        self.redial_later(node, slot, failures);
+        if !planted("no-redial-after-failure") {
+            self.redial_later(node, slot, failures);
+        }
         if slot == LaneSlot::One {
             self.link_not_made(node, why);
         }

@@ -19,6 +19,7 @@ use crate::bottle::VerifiedBottle;
 use crate::ids::NodeId;
 use crate::limits::{LIST_ASKS, LIST_BYTES, LIST_PIECE_BYTES};
 use crate::network::{Definition, ListError, SignedList, VerifiedList};
+use crate::planted::planted;
 use crate::wire::message::Message;
 
 /// The list in force, and the way to the next one.
@@ -358,7 +359,7 @@ impl Node {
     /// A lane is gone, and with it what it offered.
     pub(super) fn forget_list_of(&mut self, lane: LaneId) {
         self.lists.overtaken.remove(&lane);
-        if self.lists.fetch.as_ref().is_some_and(|fetch| fetch.lane == lane) {
+        if self.lists.fetch.as_ref().is_some_and(|fetch| fetch.lane == lane) && !planted("list-fetch-stuck") {
             self.end_fetch();
         }
         if self.lists.offers.remove(&lane).is_some() {

@@ -51,6 +51,7 @@ use crate::ids::{NetworkId, NodeId};
 use crate::navigator::Map;
 use crate::network::Definition;
 use crate::params::Params;
+use crate::planted::planted;
 use crate::policy;
 use crate::timers::{Time, Timers};
 use crate::wire::message::LaneSlot;
@@ -299,6 +300,9 @@ impl Node {
     fn observe(&mut self, now: Time) {
         self.now.mono = self.now.mono.max(now.mono);
         self.now.unix_ms = self.now.unix_ms.max(now.unix_ms);
+        if planted("wall-clock-runs-back") {
+            self.now.unix_ms = now.unix_ms;
+        }
         self.clock.compare(self.now.unix_ms, now.unix_ms);
     }
 

@@ -15,6 +15,7 @@ use crate::bottle::{BottleContent, CircuitKey, LinkClaim, NodePrefix, ProtocolRa
 use crate::ids::NodeId;
 use crate::limits::RESTING_LINKS;
 use crate::params::Params;
+use crate::planted::planted;
 use crate::timers::Time;
 use crate::wire::registry::{MEASURE_UNKNOWN, Scope};
 
@@ -48,7 +49,7 @@ pub(super) struct Own {
 impl Own {
     pub(super) fn new(setup: Box<NodeSetup>, now: Time) -> Self {
         Self {
-            last_seq: setup.stored_seq,
+            last_seq: setup.stored_seq.filter(|_| !planted("stored-seq-forgotten")),
             listed: setup.neighbours.iter().flatten().copied().collect(),
             setup,
             pending: None,
@@ -159,6 +160,9 @@ impl Node {
         let seq = Seq::next(part.own.last_seq, self.now.unix_ms, &mut self.entropy);
         part.own.pending = Some(seq);
         self.push(Output::StoreSeq(seq));
+        if planted("bottle-before-its-seq") {
+            self.handle_seq_stored(seq);
+        }
     }
 
     /// The second half: signed and out.

@@ -18,6 +18,7 @@ use super::record::RecordKey;
 use super::{Node, Part, TimerKey};
 use crate::ids::NodeId;
 use crate::limits::{BOTTLE_LINKS, LINKS};
+use crate::planted::planted;
 use crate::wire::message::{LaneSlot, Message};
 
 /// What is stored changes at most this often: a link that comes and goes must not wear a disk.
@@ -37,7 +38,7 @@ pub(super) struct Publishing {
 impl Publishing {
     /// Both want it in the map.
     pub(super) fn is_mutual(self) -> bool {
-        self.here && self.there
+        self.here && (self.there || planted("link-listed-on-one-word"))
     }
 }
 
@@ -88,6 +89,9 @@ impl Node {
             part.own.listed.remove(&lost);
         }
         part.own.listed.insert(node);
+        if planted("listed-link-not-published") {
+            return;
+        }
         self.listing_changed();
     }
 

@@ -167,7 +167,7 @@ impl World {
     fn counted(&mut self, host: usize, cause: Option<Cause>, what: Counted) {
         self.trace.note(7, self.now_us, host, what as u64);
         let nobody_lies = self.liars.is_empty();
-        let honest = cause == Some(Cause::Honest) || nobody_lies;
+        let honest = self.hosts[host].is_honest && (cause == Some(Cause::Honest) || nobody_lies);
         if honest && never_by_the_honest(what) {
             self.findings.report("honest", format!("host {host} counts {} by an honest peer: {}", what.name(), self.last_input));
         }
