@@ -256,7 +256,7 @@ impl World {
     fn read(&mut self, end: EndId) {
         let owner = self.ends[end].owner;
         let now_ms = self.now_ms(owner);
-        let honest_peer = self.hosts[self.ends[self.ends[end].peer].owner].is_honest;
+        let honest = self.hosts[owner].is_honest && self.hosts[self.ends[self.ends[end].peer].owner].is_honest;
         let it = &mut self.ends[end];
         let Some(reader) = it.reader.as_mut().filter(|_| it.is_open && !it.is_broken) else { return };
         for command in it.lane.take_commands() {
@@ -293,13 +293,13 @@ impl World {
             }
         }
         if let Some(fault) = fault {
-            self.broke(end, fault, honest_peer);
+            self.broke(end, fault, honest);
         }
     }
 
-    fn broke(&mut self, end: EndId, fault: LinkFault, honest_peer: bool) {
+    fn broke(&mut self, end: EndId, fault: LinkFault, honest: bool) {
         let (owner, lane) = (self.ends[end].owner, self.ends[end].id);
-        if honest_peer {
+        if honest {
             self.findings.report("frame", format!("host {owner} closes a lane to an honest host: {fault}"));
         }
         self.ends[end].is_broken = true;
@@ -312,7 +312,7 @@ impl World {
         let (owner, lane, peer) = (it.owner, it.id, it.peer);
         let Ok(messages) = messages else {
             it.is_broken = true;
-            if self.hosts[self.ends[peer].owner].is_honest {
+            if self.hosts[owner].is_honest && self.hosts[self.ends[peer].owner].is_honest {
                 self.findings.report("frame", format!("host {owner} gets a malformed message from an honest host"));
             }
             return self.inputs.push_back((owner, Input::Violation { lane, what: "malformed control message" }));
