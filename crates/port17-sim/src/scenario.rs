@@ -233,7 +233,7 @@ impl Scenario {
             parameters: [("bottle_ahead", "1 h"), ("diversity", "false")]
                 .map(|(name, text)| (name.to_owned(), text.to_owned()))
                 .into(),
-            traffic: Traffic { streams_per_hour: 120, largest_bytes: 256 << 10, last_download_bytes: 0 },
+            traffic: Traffic { streams_per_hour: 120, largest_bytes: 2 << 20, last_download_bytes: 0 },
             faults: Faults {
                 kills: 24,
                 client_kills: 6,
@@ -267,5 +267,64 @@ impl Scenario {
             cell_liars: 2,
         };
         scenario
+    }
+
+    /// Two days of a small mesh under a network's own times: keys turn, Bottles end, slots pass.
+    pub fn days() -> Self {
+        Self {
+            nodes: 8,
+            clients: 2,
+            minutes: 44 * 60,
+            quiet_minutes: 60,
+            hidden_percent: 0,
+            parameters: [("ping_interval", "2 min"), ("hops", "3")].map(|(name, text)| (name.to_owned(), text.to_owned())).into(),
+            traffic: Traffic { streams_per_hour: 4, largest_bytes: 64 << 10, last_download_bytes: 0 },
+            faults: Faults { kills: 1, lane_cuts: 1, ..Faults::default() },
+            ..Self::default()
+        }
+    }
+
+    /// One stream over more cells than a key seals.
+    pub fn download() -> Self {
+        Self {
+            nodes: 5,
+            clients: 1,
+            minutes: 1,
+            quiet_minutes: 6,
+            hidden_percent: 0,
+            listed_percent: 100,
+            parameter_set: "private".into(),
+            wire: Wire { geography: false, latency_ms: 5, jitter_ms: 1, loss_permille: 0, kilobytes_per_second: 0 },
+            traffic: Traffic { streams_per_hour: 0, largest_bytes: 1 << 20, last_download_bytes: 140_000_000 },
+            faults: Faults::default(),
+            ..Self::default()
+        }
+    }
+
+    /// Many streams on few circuits over thin wires.
+    pub fn busy() -> Self {
+        Self {
+            nodes: 6,
+            clients: 3,
+            minutes: 5,
+            quiet_minutes: 6,
+            hidden_percent: 0,
+            parameter_set: "private".into(),
+            wire: Wire { geography: false, latency_ms: 15, jitter_ms: 5, loss_permille: 10, kilobytes_per_second: 4000 },
+            traffic: Traffic { streams_per_hour: 3000, largest_bytes: 4 << 20, last_download_bytes: 0 },
+            faults: Faults { lane_cuts: 20, clogs: 20, ..Faults::default() },
+            ..Self::default()
+        }
+    }
+
+    /// What `./test planted` goes through: name, scenario, and in which seeds (each so many).
+    pub fn instruments() -> Vec<(&'static str, Self, u64)> {
+        vec![
+            ("faults", Self::faults(), 1),
+            ("liars", Self::liars(), 1),
+            ("busy", Self::busy(), 3),
+            ("download", Self::download(), 10),
+            ("days", Self::days(), 4),
+        ]
     }
 }
