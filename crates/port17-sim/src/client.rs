@@ -18,6 +18,8 @@ pub struct Job {
     pub on: Option<(EdgeRef, StreamId)>,
     /// It must succeed: nothing is wrong any more when it is asked for.
     pub must: bool,
+    /// The application leaves in the middle.
+    pub aborts: bool,
     /// Its bytes did not move since.
     pub moved_us: u64,
     /// Bytes that it had then.

@@ -61,6 +61,11 @@ impl Disk {
         self.seq
     }
 
+    /// Whether this record is there, and no newer one waits.
+    pub fn has_newest(&self, key: RecordKey) -> bool {
+        self.records.contains_key(&key) && !self.waiting.iter().any(|(waiting, _)| *waiting == key)
+    }
+
     /// The process has gone without a word: a part of what waited is there, and the last of it may be torn.
     pub fn crash(&mut self, may_tear: bool, entropy: &mut Entropy) {
         let waiting = std::mem::take(&mut self.waiting);

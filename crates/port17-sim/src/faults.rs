@@ -16,7 +16,8 @@ impl World {
     /// Draws when what goes wrong, between two times.
     pub(crate) fn plan_faults(&mut self, from_us: u64, to_us: u64) {
         let faults = self.scenario.faults.clone();
-        let kinds: [(u64, Fault); 11] = [
+        let kinds: [(u64, Fault); 12] = [
+            (faults.lists, Self::fault_list),
             (faults.kills, Self::fault_kill),
             (faults.client_kills, Self::fault_client_kill),
             (faults.leaves, Self::fault_leave),
@@ -66,7 +67,24 @@ impl World {
         self.script(back_us, move |world| world.start(host));
     }
 
+    /// A new list leaves out one of the nodes of the last.
+    fn fault_list(&mut self) {
+        const KEPT: usize = 4;
+        if self.founders.len() > KEPT {
+            let last = self.entropy.below((self.founders.len() - KEPT) as u64);
+            self.founders.remove(KEPT + usize::try_from(last).unwrap_or(0));
+        }
+        let founders = self.founders.clone();
+        self.publish_list(&founders);
+    }
+
     fn fault_leave(&mut self) {
+        let farewell = self.entropy.below(2) == 0;
+        self.leave(farewell);
+    }
+
+    /// A node that the list does not name leaves for good, with a farewell or without a word.
+    pub(crate) fn leave(&mut self, farewell: bool) {
         // Who is listed and leaves would be missing from the list that is in force for good.
         let listed = self.listed();
         let Some(host) =
@@ -74,7 +92,7 @@ impl World {
         else {
             return;
         };
-        if self.entropy.below(2) == 0 {
+        if farewell {
             let unix_ms = self.time(host).unix_ms;
             let it = &self.hosts[host];
             let seq = Seq(it.newest_seq.map_or(unix_ms, |seq| seq.0.max(unix_ms)) + 1024);
@@ -88,6 +106,15 @@ impl World {
         }
         self.kill(host);
         self.hosts[host].has_left = true;
+        let ghost_us = self.scenario.faults.ghost_minutes * MINUTE_US;
+        if self.hosts[host].said_farewell && ghost_us > 0 {
+            let back_us = self.now_us + ghost_us;
+            self.script(back_us, move |world| {
+                world.hosts[host].has_left = false;
+                world.hosts[host].is_honest = false;
+                world.start(host);
+            });
+        }
     }
 
     fn fault_join(&mut self) {
@@ -124,12 +151,33 @@ impl World {
     fn cut_for_a_while(&mut self, pairs: Vec<(usize, usize)>) {
         let new: Vec<(usize, usize)> = pairs.into_iter().filter(|pair| self.cuts.insert(*pair)).collect();
         let back_us = self.back_us(2 * MINUTE_US);
+        let from_us = self.now_us;
         self.script(back_us, move |world| {
+            world.judge_silence(&new, from_us);
             new.iter().for_each(|pair| {
                 world.cuts.remove(pair);
             });
             world.release();
         });
+    }
+
+    /// Who has not answered for long is no neighbour any more.
+    fn judge_silence(&self, pairs: &[(usize, usize)], from_us: u64) {
+        let patience = self.params.ping_interval * 6 / 5 + self.params.ping_timeout + std::time::Duration::from_secs(8);
+        if u128::from(self.now_us - from_us) < patience.as_micros() {
+            return;
+        }
+        for (one, other) in pairs {
+            let (here, there) = (&self.hosts[*one], &self.hosts[*other]);
+            let were_there = [here, there].iter().all(|host| host.is_up() && host.started_us < from_us);
+            let is_cut = self.is_cut(*one, *other) && self.is_cut(*other, *one);
+            let links = &here.plane.borrow().links;
+            if were_there && is_cut && here.is_honest && links.contains_key(&port17_proto::node::io::Peer::Node(there.id)) {
+                let silent_s = (self.now_us - from_us) / SECOND_US;
+                self.findings
+                    .report("silence", format!("host {one} takes host {other}, silent for {silent_s} s, for a neighbour"));
+            }
+        }
     }
 
     fn fault_freeze(&mut self) {

@@ -88,6 +88,8 @@ pub struct Host {
     pub(crate) sweep_is_planned: bool,
     /// A client's guards.
     pub guards: Option<GuardSet>,
+    /// The guards that a client's disk holds while it is off.
+    pub(crate) guards_before: Option<GuardSet>,
     /// The client part.
     pub client: Client,
     /// A node's own Bottles that are out, newest last.
@@ -158,6 +160,7 @@ impl Host {
             wake_us: None,
             sweep_is_planned: false,
             guards: None,
+            guards_before: None,
             client: Client::default(),
             published: Vec::new(),
             newest_seq: None,

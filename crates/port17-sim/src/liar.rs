@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use port17_proto::bottle::{Seq, ShortId, Tombstone, UnverifiedBottle};
+use port17_proto::crypto::SigningKey;
 use port17_proto::ids::{CircuitId, NodeId};
 use port17_proto::lane::frame::{FrameBuf, Header, pairs_frame};
 use port17_proto::lane::reader::Port;
+use port17_proto::limits::LIST_PIECE_BYTES;
+use port17_proto::network::SignedList;
 use port17_proto::node::io::Peer;
 use port17_proto::wire::message::{Held, LaneSlot, Message, RawMessage, split_into_pieces};
 use port17_proto::wire::registry::{Command, FRAME_BYTES, HEADER_BYTES};
@@ -29,6 +32,12 @@ pub enum Lie {
     Floods,
     /// Is one of many that one party has made up.
     Sybil,
+    /// Signs Bottles that are ahead of the time.
+    Foretells,
+    /// Offers lists that the roots have not signed.
+    ForgesLists,
+    /// A client that speaks like a node.
+    SpeaksAsNode,
     /// Changes, repeats and makes up frames of circuits.
     Cells,
 }
@@ -45,6 +54,9 @@ pub struct Liar {
     /// Frames of SETUPs that have passed, to be sent again.
     setups: Vec<Vec<FrameBuf>>,
     next_circuit: u32,
+    /// The list that it offers, and its number.
+    list: Vec<u8>,
+    list_seq: u64,
 }
 
 impl Liar {
@@ -57,6 +69,8 @@ impl Liar {
             told: BTreeSet::new(),
             setups: Vec::new(),
             next_circuit: 1_000_001,
+            list: Vec::new(),
+            list_seq: 0,
         }
     }
 }
@@ -111,6 +125,9 @@ impl World {
             Some(Lie::Equivocates) => self.equivocate(host),
             Some(Lie::Floods) => self.flood(host),
             Some(Lie::Cells) => self.lie_in_cells(host),
+            Some(Lie::Foretells) => self.foretell(host),
+            Some(Lie::ForgesLists) => self.offer_list(host),
+            Some(Lie::SpeaksAsNode) => self.speak_as_node(host),
             Some(Lie::Impersonates | Lie::Sybil) | None => {}
         }
     }
@@ -148,8 +165,12 @@ impl World {
     /// A message has come to a liar: true when it answers itself.
     pub(crate) fn liar_hears(&mut self, end: EndId, urgent: bool, message: &RawMessage) -> bool {
         let host = self.ends[end].owner;
-        let Some(liar) = self.liars.get(&host).filter(|liar| !liar.offers.is_empty()) else { return false };
-        let Ok(Message::Want(ids)) = Message::decode(message, urgent) else { return false };
+        let Some(liar) = self.liars.get(&host) else { return false };
+        let ids = match Message::decode(message, urgent) {
+            Ok(Message::Want(ids)) => ids,
+            Ok(Message::WantList { seq, offset }) if !liar.list.is_empty() => return self.give_forged_list(end, seq, offset),
+            Ok(_) | Err(_) => return false,
+        };
         let wanted: Vec<(ShortId, Vec<u8>)> = ids.iter().filter_map(|id| Some((*id, liar.offers.get(id)?.clone()))).collect();
         if wanted.is_empty() {
             return false;
@@ -245,6 +266,64 @@ impl World {
         let (one, other) = ends.split_at(ends.len() / 2);
         for ((_, envelope), ends) in truths.into_iter().zip([one, other]) {
             self.offer(host, vec![envelope], ends);
+        }
+    }
+
+    /// Its own Bottle, an hour and a half ahead of the time.
+    fn foretell(&mut self, host: usize) {
+        let Some(bottle) = self.hosts[host].published.last() else { return };
+        let own = self.hosts[host].signing_key();
+        let mut content = bottle.content().clone();
+        content.seq = Seq(self.time(host).unix_ms + 90 * 60 * 1000);
+        let Ok(envelope) = content.sign(own.key()) else { return };
+        let ends = self.gossip_ends(host);
+        self.offer(host, vec![envelope], &ends);
+    }
+
+    /// The newest list with a higher number, under the liar's own signature.
+    fn offer_list(&mut self, host: usize) {
+        let read = self.list.as_ref().and_then(|list| SignedList::decode(list).ok()?.read_unverified().ok());
+        let Some(mut content) = read else { return };
+        content.seq += 1000;
+        let seq = content.seq;
+        let own = self.hosts[host].signing_key();
+        let Ok(payload) = content.encode() else { return };
+        let mut list = SignedList::new(payload);
+        list.sign(own.key());
+        if let Some(liar) = self.liars.get_mut(&host) {
+            (liar.list, liar.list_seq) = (list.encode(), seq);
+        }
+        for end in self.gossip_ends(host) {
+            self.say(end, &Message::ListSeq(seq));
+        }
+    }
+
+    fn give_forged_list(&mut self, end: EndId, seq: u64, offset: u32) -> bool {
+        let host = self.ends[end].owner;
+        let Some(liar) = self.liars.get(&host).filter(|liar| liar.list_seq == seq) else { return false };
+        let rest = usize::try_from(offset).ok().and_then(|from| liar.list.get(from..)).unwrap_or_default();
+        let bytes = rest[..rest.len().min(LIST_PIECE_BYTES)].to_vec();
+        let total = u32::try_from(liar.list.len()).unwrap_or(u32::MAX);
+        if !bytes.is_empty() {
+            self.say(end, &Message::List { seq, offset, total, bytes });
+        }
+        true
+    }
+
+    /// A Bottle of a node that nobody else knows, PUBLISH, and a list.
+    fn speak_as_node(&mut self, host: usize) {
+        let sample = self.hosts.iter().find_map(|host| host.published.last());
+        let Some(mut content) = sample.map(|bottle| bottle.content().clone()) else { return };
+        let made_up = SigningKey::generate(&mut self.entropy);
+        content.identity = made_up.public();
+        content.seq = Seq(self.time(host).unix_ms);
+        let Ok(envelope) = content.sign(&made_up) else { return };
+        self.forbidden.insert(content.node_id());
+        let ends = self.gossip_ends(host);
+        match self.entropy.below(3) {
+            0 => ends.iter().for_each(|end| self.say(*end, &Message::Publish)),
+            1 => ends.iter().for_each(|end| self.say(*end, &Message::ListSeq(1_000_000))),
+            _ => self.offer(host, vec![envelope], &ends),
         }
     }
 

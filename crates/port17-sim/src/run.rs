@@ -65,6 +65,10 @@ fn go_through(world: &mut World) {
         world.plan_faults(FORMED_US, active_us);
         plan_traffic(world, FORMED_US, active_us);
     }
+    for _ in 0..scenario.faults.farewells {
+        let at_us = 30 * MINUTE_US + world.entropy.below(60 * MINUTE_US);
+        world.script(at_us, |world| world.leave(true));
+    }
     plan_audits(world, end_us);
     world.script(active_us, World::heal);
     world.script(well_us, move |world| {
@@ -125,6 +129,8 @@ fn plan_liars(world: &mut World) {
         (Lie::Replays, liars.replayers),
         (Lie::Floods, liars.flooders),
         (Lie::Equivocates, liars.equivocators),
+        (Lie::Foretells, liars.prophets),
+        (Lie::ForgesLists, liars.list_forgers),
         (Lie::Cells, liars.cell_liars),
     ];
     for (lie, count) in kinds {
@@ -134,6 +140,10 @@ fn plan_liars(world: &mut World) {
                 world.make_liar(host, lie);
             }
         }
+    }
+    for _ in 0..liars.clients {
+        let client = world.add(Kind::Client, |_| {});
+        world.make_liar(client, Lie::SpeaksAsNode);
     }
     for _ in 0..liars.impostors {
         let victim = world.founders.first().copied();
@@ -175,7 +185,8 @@ fn draw_sizes(world: &mut World, largest: u64) -> (u64, u64) {
 }
 
 fn ask_client(world: &mut World, client: usize, up: u64, down: u64) {
-    let hosts: Vec<usize> = (0..world.hosts.len()).filter(|host| world.hosts[*host].kind == Kind::Client).collect();
+    let hosts: Vec<usize> =
+        (0..world.hosts.len()).filter(|host| world.hosts[*host].kind == Kind::Client && world.hosts[*host].is_honest).collect();
     if let Some(host) = hosts.get(client).copied().filter(|host| world.hosts[*host].node.is_some()) {
         world.ask(host, up, down);
     }

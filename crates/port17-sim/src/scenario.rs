@@ -77,6 +77,12 @@ pub struct Faults {
     pub client_kills: u64,
     /// A node leaves for good: half of them with a signed farewell.
     pub leaves: u64,
+    /// Who has said farewell comes back after so many minutes, as if its key were stolen; 0: nobody does.
+    pub ghost_minutes: u64,
+    /// So many nodes say farewell and leave in the first hours, whatever else happens.
+    pub farewells: u64,
+    /// A new signed list, without one of the nodes of the last.
+    pub lists: u64,
     /// A new node joins.
     pub joins: u64,
     /// One lane breaks.
@@ -115,6 +121,12 @@ pub struct Liars {
     pub sybil_percent: u64,
     /// All Sybils dial one node and want its links.
     pub eclipse: bool,
+    /// Signs Bottles that are ahead of the time.
+    pub prophets: usize,
+    /// Offers lists that the network's roots have not signed.
+    pub list_forgers: usize,
+    /// Clients that announce, publish and offer lists as if they were nodes.
+    pub clients: usize,
     /// A node that repeats SETUPs and cells, flips bits in them, sends beyond its credit.
     pub cell_liars: usize,
 }
@@ -238,6 +250,9 @@ impl Scenario {
                 kills: 24,
                 client_kills: 6,
                 leaves: 6,
+                ghost_minutes: 1,
+                farewells: 0,
+                lists: 6,
                 joins: 6,
                 lane_cuts: 40,
                 partitions: 6,
@@ -264,6 +279,9 @@ impl Scenario {
             flooders: 1,
             sybil_percent: 30,
             eclipse: true,
+            prophets: 1,
+            list_forgers: 1,
+            clients: 1,
             cell_liars: 2,
         };
         scenario
@@ -280,6 +298,23 @@ impl Scenario {
             parameters: [("ping_interval", "2 min"), ("hops", "3")].map(|(name, text)| (name.to_owned(), text.to_owned())).into(),
             traffic: Traffic { streams_per_hour: 4, largest_bytes: 64 << 10, last_download_bytes: 0 },
             faults: Faults { kills: 1, lane_cuts: 1, ..Faults::default() },
+            ..Self::default()
+        }
+    }
+
+    /// Nine days: what is kept for a week is over, what is kept for a month is not.
+    pub fn weeks() -> Self {
+        let slow = [("ping_interval", "10 min"), ("repair_interval", "2 h"), ("hops", "3"), ("link_evaluate", "3 h")];
+        Self {
+            nodes: 7,
+            clients: 1,
+            minutes: 9 * 24 * 60,
+            quiet_minutes: 12 * 60,
+            hidden_percent: 0,
+            listed_percent: 60,
+            parameters: slow.map(|(name, text)| (name.to_owned(), text.to_owned())).into(),
+            traffic: Traffic { streams_per_hour: 1, largest_bytes: 16 << 10, last_download_bytes: 0 },
+            faults: Faults { farewells: 2, ghost_minutes: 7 * 24 * 60 + 600, ..Faults::default() },
             ..Self::default()
         }
     }
@@ -325,6 +360,7 @@ impl Scenario {
             ("busy", Self::busy(), 3),
             ("download", Self::download(), 10),
             ("days", Self::days(), 4),
+            ("weeks", Self::weeks(), 8),
         ]
     }
 }

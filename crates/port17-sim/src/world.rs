@@ -116,6 +116,8 @@ pub struct World {
     /// The nodes that the list names.
     pub(crate) founders: Vec<usize>,
     pub(crate) last_input: String,
+    /// Nodes whose Bottles come from clients alone: nobody may hold them.
+    pub(crate) forbidden: BTreeSet<port17_proto::ids::NodeId>,
     pub(crate) network: Definition,
     pub(crate) list: Option<Vec<u8>>,
     pub(crate) list_seq: u64,
@@ -167,6 +169,7 @@ impl World {
             is_quiet: false,
             founders: Vec::new(),
             last_input: String::new(),
+            forbidden: BTreeSet::new(),
             network,
             list: None,
             list_seq: 0,
@@ -398,6 +401,7 @@ impl World {
         self.trace.note(3, self.now_us, host, 0);
         let tears = self.scenario.faults.torn_records;
         let it = &mut self.hosts[host];
+        it.guards_before = it.guards.take().filter(|_| it.disk.has_newest(port17_proto::node::record::RecordKey::Guards));
         it.disk.crash(tears, &mut self.entropy);
         it.life += 1;
         it.backlog.clear();

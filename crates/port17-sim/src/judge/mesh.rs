@@ -69,6 +69,7 @@ pub(crate) fn judge_end(world: &mut World) {
     maps(world);
     links(world);
     left_over(world);
+    nothing_missing(world);
 }
 
 /// The newest Bottles of all honest nodes are held by all honest hosts; who has left, by nobody.
@@ -136,6 +137,24 @@ fn links(world: &World) {
             if lists && back && !up {
                 world.findings.report("links", format!("host {place} and {} list a link that is not up", other.id));
             }
+        }
+    }
+}
+
+/// Every honest host says that all is well, and goes by the newest list.
+fn nothing_missing(world: &World) {
+    for (place, host) in world.hosts.iter().enumerate().filter(|(_, host)| host.counts()) {
+        let Some(engine) = &host.node else { continue };
+        if let Some(missing) = engine.status().waits_for {
+            world.findings.report("waits", format!("host {place} waits for {missing}"));
+        }
+        let seq = engine.list().map_or(0, |list| list.seq());
+        if seq != world.list_seq {
+            world.findings.report("list", format!("host {place} goes by list {seq}, not {}", world.list_seq));
+        }
+        let linked = host.plane.borrow().links.len();
+        if host.kind == Kind::Client && linked > 2 {
+            world.findings.report("guards", format!("client {place} has {linked} links"));
         }
     }
 }

@@ -147,10 +147,14 @@ impl World {
             Output::EraseCircuitKey(key) => self.erase_key(host, key),
             Output::BottlerackChanged(node) => self.rack_changed(host, &node),
             Output::Guards(set) => {
+                self.judge_guards(host, &set);
                 self.hosts[host].guards = Some(set);
                 self.looks.insert(host);
             }
-            Output::ListAccepted { .. } => {
+            Output::ListAccepted { seq } => {
+                if seq > self.list_seq {
+                    self.findings.report("list", format!("host {host} takes list {seq}, which the roots have not signed"));
+                }
                 self.hosts[host].map = None;
                 self.looks.insert(host);
             }
@@ -239,6 +243,20 @@ impl World {
         }
     }
 
+    /// A client that starts anew goes on with the guards that it has stored, and what is pinned with them.
+    fn judge_guards(&mut self, host: usize, set: &port17_proto::node::guard::GuardSet) {
+        let Some(before) = self.hosts[host].guards_before.take() else { return };
+        let (Some(was), Some(is)) = (before.guards.first(), set.guards.first()) else { return };
+        if was.node != is.node {
+            let text = format!("client {host} has another guard after a restart");
+            return self.findings.report("guards", text);
+        }
+        let first_stays = was.hop2.first().is_some_and(|node| self.hosts.iter().any(|other| other.id == *node && other.counts()));
+        if first_stays && !is.hop2.is_empty() && !was.hop2.iter().any(|node| is.hop2.contains(node)) {
+            self.findings.report("guards", format!("client {host} has other second hops after a restart"));
+        }
+    }
+
     fn set_growth(&self, host: usize, lane: LaneId, rtt: Duration) {
         let Some(end) = self.hosts[host].lanes.get(&lane) else { return };
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -317,6 +335,10 @@ impl World {
 
     fn rack_changed(&mut self, host: usize, node: &NodeId) {
         self.hosts[host].map = None;
+        let holds = self.hosts[host].node.as_ref().is_some_and(|engine| engine.bottlerack().get(node).is_some());
+        if holds && self.forbidden.contains(node) && self.hosts[host].is_honest {
+            self.findings.report("law 1", format!("host {host} holds what a client has brought"));
+        }
         if self.hosts[host].kind == Kind::Client {
             self.looks.insert(host);
         }

@@ -16,7 +16,7 @@ use port17_proto::lane::credit::Granter;
 use port17_proto::lane::reader::{Command, Install, Port};
 use port17_proto::limits::FIRST_WINDOW_CELLS;
 use port17_proto::navigator::{self, RouteRequest};
-use port17_proto::wire::registry::StreamProtocol;
+use port17_proto::wire::registry::{ResetCode, StreamProtocol};
 
 use super::{Event, World};
 use crate::client::{Job, Standing};
@@ -33,8 +33,9 @@ impl World {
         let plan = StreamPlan { tag: self.streams_made, up, down };
         self.trace.note(10, self.now_us, host, up ^ (down << 24));
         let (asked_us, must) = (self.now_us, self.is_quiet);
+        let aborts = !must && self.entropy.below(20) == 0;
         let client = &mut self.hosts[host].client;
-        client.jobs.push(Job { plan, asked_us, tries: 0, on: None, must, moved_us: asked_us, moved: 0 });
+        client.jobs.push(Job { plan, asked_us, tries: 0, on: None, must, aborts, moved_us: asked_us, moved: 0 });
         self.looks.insert(host);
     }
 
@@ -113,6 +114,13 @@ impl World {
         };
         if got != job.moved || (opened && job.moved_us == job.asked_us) {
             (job.moved, job.moved_us) = (got, self.now_us);
+        }
+        if job.aborts && got > job.plan.down / 2 {
+            let now_ms = self.now_ms(host);
+            edge.borrow_mut().mux.reset(id, ResetCode::Refused, now_ms);
+            edge.borrow_mut().flows.remove(&id);
+            Edge::note(&edge);
+            return false;
         }
         match state {
             _ if done => {
