@@ -265,3 +265,33 @@ mod chosen {
         planted(name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// What `planted` is asked for in the files below `folder`.
+    fn names_in(folder: &Path) -> BTreeSet<String> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let names = entries.flat_map(|path| -> BTreeSet<String> {
+            if path.is_dir() {
+                return names_in(&path);
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            text.split("planted(\"").skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned).collect()
+        });
+        names.collect()
+    }
+
+    #[test]
+    fn every_fault_is_planted_and_every_planted_one_is_named() {
+        let planted = names_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+        let named: BTreeSet<String> = FAULTS.iter().map(|fault| fault.name.to_owned()).collect();
+        assert_eq!(planted, named);
+        assert_eq!(named.len(), FAULTS.len());
+    }
+}

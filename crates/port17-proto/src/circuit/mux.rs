@@ -891,6 +891,18 @@ mod tests {
     }
 
     #[test]
+    fn a_dial_that_succeeded_is_not_under_way_any_more() {
+        let (mut client, mut exit) = (mux(Side::Client), mux(Side::Exit));
+        for _ in 0..=CIRCUIT_DIALS {
+            let id = client.open(&target(), Vec::new(), 0).unwrap();
+            carry(&mut client, &mut exit, &mut Batch::default()).unwrap();
+            exit.opened(id, "192.0.2.1".parse().unwrap(), 60);
+            carry(&mut exit, &mut client, &mut Batch::default()).unwrap();
+            assert_eq!(client.state(id), StreamState::Open);
+        }
+    }
+
+    #[test]
     fn undelivered_bytes_withhold_the_circuit_s_credit() {
         let (mut client, mut exit) = (mux(Side::Client), mux(Side::Exit));
         let ids: Vec<_> = (0..33).map(|_| client.open(&target(), Vec::new(), 0).unwrap()).collect();
