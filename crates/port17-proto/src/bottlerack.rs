@@ -114,8 +114,6 @@ pub enum Bury {
     New,
     /// That is known.
     Same,
-    /// The node has a Bottle that is newer.
-    Older,
     /// No place.
     Full,
 }
@@ -331,14 +329,12 @@ impl Bottlerack {
         true
     }
 
-    /// A node has said farewell, at `now_ms`, Unix milliseconds.
+    /// A node has said farewell, at `now_ms`, Unix milliseconds. Whatever Bottle is held: a node that goes on after its farewell would
+    /// else be buried for some and alive for others, for as long as it goes on.
     pub fn bury(&mut self, tombstone: Tombstone, now_ms: u64) -> Bury {
         let node = tombstone.node_id();
         if self.is_buried(&node) {
             return Bury::Same;
-        }
-        if self.seq(&node).is_some_and(|held| held > tombstone.seq()) {
-            return Bury::Older;
         }
         if !self.has_grave(&node) {
             return Bury::Full;

@@ -76,6 +76,11 @@ impl World {
         }
         let founders = self.founders.clone();
         self.publish_list(&founders);
+        // While it spreads over links, some of them break.
+        for _ in 0..6 {
+            let at_us = self.now_us + self.entropy.below(SECOND_US);
+            self.script(at_us, Self::fault_lane);
+        }
     }
 
     fn fault_leave(&mut self) {
@@ -205,18 +210,24 @@ impl World {
         self.after(0, crate::world::Event::Look { host });
     }
 
-    /// Back by up to 50 minutes, or ahead by less than what the slots of SETUPs forgive: a node that was hours ahead is refused until
+    /// Back by up to four hours, or ahead by less than what the slots of SETUPs forgive: a node that was hours ahead is refused until
     /// time has caught up, and nothing heals that.
     fn fault_clock(&mut self) {
         let Some(host) = self.pick(|host| host.node.is_some() && host.clock_error_ms == 0) else { return };
         let error_ms = if self.entropy.below(2) == 0 {
             i64::try_from(self.entropy.below(100_000)).unwrap_or(0)
         } else {
-            -i64::try_from(self.entropy.below(3_000_000)).unwrap_or(0)
+            -i64::try_from(self.entropy.below(4 * 3_600_000)).unwrap_or(0)
         };
         self.hosts[host].clock_error_ms = error_ms;
         let back_us = self.back_us(3 * MINUTE_US);
         self.script(back_us, move |world| world.hosts[host].clock_error_ms = 0);
+        // A machine that starts anew may well be the reason.
+        if self.entropy.below(2) == 0 && self.hosts[host].is_honest {
+            self.kill(host);
+            let start_us = self.now_us + SECOND_US;
+            self.script(start_us, move |world| world.start(host));
+        }
     }
 
     fn fault_disk(&mut self) {

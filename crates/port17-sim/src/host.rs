@@ -66,6 +66,8 @@ pub struct Host {
     pub said_farewell: bool,
     /// What its system's clock says more or less than it should.
     pub clock_error_ms: i64,
+    /// How far behind its clock was when the process started: as far as that, its engine is behind too.
+    pub(crate) started_late_ms: i64,
     /// What survives its process.
     pub disk: Disk,
     /// The process's number; it counts up with each end of one.
@@ -147,6 +149,7 @@ impl Host {
             has_left: false,
             said_farewell: false,
             clock_error_ms: 0,
+            started_late_ms: 0,
             disk: Disk::default(),
             life: 0,
             started_us: 0,

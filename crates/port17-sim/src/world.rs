@@ -365,6 +365,7 @@ impl World {
         }
         it.life += 1;
         it.started_us = self.now_us;
+        it.started_late_ms = it.clock_error_ms.min(0);
         let own = (it.kind == Kind::Node).then_some(it.id);
         it.plane = plane::Plane::new(own, it.is_exit, &self.params);
         it.keys.clear();
@@ -444,7 +445,9 @@ impl World {
         let list = list.encode();
         self.list = Some(list.clone());
         for host in 0..self.hosts.len() {
-            if self.hosts[host].node.is_some() {
+            // Not every source has the newest list at once: some get it over links.
+            let has_source = self.list_seq == 1 || nodes.first() == Some(&host) || self.entropy.below(3) == 0;
+            if self.hosts[host].node.is_some() && has_source {
                 self.give_list(host, list.clone());
             }
         }

@@ -433,7 +433,7 @@ impl Node {
         match self.bottlerack.bury(verified, self.now.unix_ms) {
             Bury::New => Ok(Some(node)),
             Bury::Same => Ok(None),
-            Bury::Older | Bury::Full => {
+            Bury::Full => {
                 self.count(Counted::TombstoneRefused);
                 Ok(None)
             }

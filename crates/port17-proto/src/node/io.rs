@@ -393,7 +393,7 @@ pub enum Counted {
     BottleOmitted,
     /// Another node holds the name.
     NameTaken,
-    /// A tombstone that is too old, ahead, older than its node's Bottle, or without a place.
+    /// A tombstone that is too old, ahead, or without a place.
     TombstoneRefused,
     /// A stored record that does not hold what it should.
     RecordDamaged,

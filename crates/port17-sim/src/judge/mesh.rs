@@ -145,8 +145,15 @@ fn links(world: &World) {
 fn nothing_missing(world: &World) {
     for (place, host) in world.hosts.iter().enumerate().filter(|(_, host)| host.counts()) {
         let Some(engine) = &host.node else { continue };
-        if let Some(missing) = engine.status().waits_for {
-            world.findings.report("waits", format!("host {place} waits for {missing}"));
+        let status = engine.status();
+        let there =
+            |node: &NodeId| world.hosts.iter().any(|other| other.id == *node && other.counts() && other.listens.is_some());
+        if let Some(down) = status.links.iter().find(|link| !link.is_up && there(&link.node)) {
+            let why = down.why.as_deref().unwrap_or("it does not say why");
+            world.findings.report("waits", format!("host {place} has no link to {}, who is there: {why}", down.node));
+        }
+        if let Some(missing) = status.waits_for.filter(|_| host.kind == Kind::Client) {
+            world.findings.report("waits", format!("client {place} waits for {missing}"));
         }
         let seq = engine.list().map_or(0, |list| list.seq());
         if seq != world.list_seq {

@@ -175,11 +175,12 @@ impl World {
         if honest && never_by_the_honest(what) {
             self.findings.report("honest", format!("host {host} counts {} by an honest peer: {}", what.name(), self.last_input));
         }
-        let clocks_are_right = self.scenario.faults.clock_jumps == 0;
+        // An engine's clock never runs back: only who started with a wrong one is behind.
+        let clock_is_right = self.hosts[host].started_late_ms == 0;
         if nobody_lies && what == Counted::BottleEquivocation {
             self.findings.report("honest", format!("host {host} sees two truths where nobody lies"));
         }
-        if nobody_lies && clocks_are_right && matches!(what, Counted::BottleRefused) {
+        if nobody_lies && clock_is_right && what == Counted::BottleRefused {
             self.findings.report("honest", format!("host {host} refuses a Bottle where nobody lies"));
         }
         if nobody_lies && !self.scenario.faults.torn_records && what == Counted::RecordDamaged {
@@ -246,13 +247,18 @@ impl World {
     /// A client that starts anew goes on with the guards that it has stored, and what is pinned with them.
     fn judge_guards(&mut self, host: usize, set: &port17_proto::node::guard::GuardSet) {
         let Some(before) = self.hosts[host].guards_before.take() else { return };
-        let (Some(was), Some(is)) = (before.guards.first(), set.guards.first()) else { return };
-        if was.node != is.node {
-            let text = format!("client {host} has another guard after a restart");
+        let common = before.guards.iter().find_map(|was| Some((was, set.guards.iter().find(|is| is.node == was.node)?)));
+        let Some((was, is)) = common else {
+            let text = format!("client {host} has other guards after a restart");
             return self.findings.report("guards", text);
+        };
+        if is.hop2.is_empty() {
+            // They are looked for.
+            self.hosts[host].guards_before = Some(before);
+            return;
         }
         let first_stays = was.hop2.first().is_some_and(|node| self.hosts.iter().any(|other| other.id == *node && other.counts()));
-        if first_stays && !is.hop2.is_empty() && !was.hop2.iter().any(|node| is.hop2.contains(node)) {
+        if first_stays && was.hop2.first() != is.hop2.first() {
             self.findings.report("guards", format!("client {host} has other second hops after a restart"));
         }
     }
@@ -299,6 +305,9 @@ impl World {
         let parsed = UnverifiedBottle::parse(bytes).and_then(|bottle| bottle.verify(seq.unix_ms(), &rules));
         match parsed {
             Ok(bottle) => {
+                if let Some(wrong) = listed_alone(it, &bottle) {
+                    self.findings.report("publish", format!("host {host} lists a link to {wrong}, which has not said PUBLISH"));
+                }
                 let key = KeyId::of(&bottle.content().circuit_key.public);
                 if !it.keys.contains_key(&key) {
                     self.findings.report("key", format!("host {host} publishes a circuit key that it does not hold"));
@@ -447,6 +456,16 @@ impl World {
         self.hosts[host].plane.borrow_mut().edges.push(edge);
         self.plan_sweep(host, 1_000_000);
     }
+}
+
+/// A link that a new Bottle lists and the last one did not, though only one end wants it in the map (spec 10).
+fn listed_alone(host: &crate::host::Host, bottle: &port17_proto::bottle::VerifiedBottle) -> Option<NodeId> {
+    let last = host.published.last()?;
+    let status = host.node.as_ref()?.status();
+    let new = status.links.into_iter().filter(|link| {
+        bottle.content().link_to(&link.node).is_some() && last.content().link_to(&link.node).is_none() && link.is_up
+    });
+    new.into_iter().find(|link| !(link.published_here && link.published_there)).map(|link| link.node)
 }
 
 /// What the replay cache goes by: the ciphertext behind the key id (spec 06, 1).
