@@ -174,7 +174,7 @@ impl World {
         }
         for (one, other) in pairs {
             let (here, there) = (&self.hosts[*one], &self.hosts[*other]);
-            let were_there = [here, there].iter().all(|host| host.is_up() && host.started_us < from_us);
+            let were_there = [here, there].iter().all(|host| host.is_up() && host.started_us.max(host.thawed_us) < from_us);
             let is_cut = self.is_cut(*one, *other) && self.is_cut(*other, *one);
             let links = &here.plane.borrow().links;
             if were_there && is_cut && here.is_honest && links.contains_key(&port17_proto::node::io::Peer::Node(there.id)) {
@@ -199,6 +199,7 @@ impl World {
             return;
         }
         self.hosts[host].is_frozen = false;
+        self.hosts[host].thawed_us = self.now_us;
         for input in std::mem::take(&mut self.hosts[host].backlog) {
             self.after(0, crate::world::Event::Input { host, life, input });
         }

@@ -82,6 +82,8 @@ pub struct Host {
     pub lanes: BTreeMap<LaneId, EndId>,
     /// Dials that are under way.
     pub dials: BTreeSet<DialId>,
+    /// When it was stopped last, and went on.
+    pub(crate) thawed_us: u64,
     /// It is stopped: what comes waits.
     pub is_frozen: bool,
     pub(crate) backlog: VecDeque<Input>,
@@ -158,6 +160,7 @@ impl Host {
             lanes: BTreeMap::new(),
             dials: BTreeSet::new(),
             is_frozen: false,
+            thawed_us: 0,
             backlog: VecDeque::new(),
             deadline_us: None,
             wake_us: None,
