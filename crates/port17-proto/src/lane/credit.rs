@@ -302,6 +302,7 @@ mod tests {
                 break;
             }
             assert!(to - a.drained <= MAX_WINDOW_CELLS);
+            assert!(to - a.drained <= pool.reserved_cells(), "what is permitted is reserved");
         }
         assert!(pool.reserved_cells() <= CELLS / 2);
     }

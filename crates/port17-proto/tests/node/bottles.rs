@@ -7,8 +7,10 @@ use port17_proto::node::Node;
 use port17_proto::node::config::ConfigError;
 use port17_proto::node::io::Input;
 use port17_proto::params::Params;
+use port17_proto::timers::Time;
 
 use super::mesh::{Disk, Mesh, Plan, id_of, node_config, ordered_seeds};
+use super::solo::{Solo, bottle_of, time};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -168,6 +170,18 @@ fn an_older_bottle_does_not_replace_a_newer_one() {
     mesh.input(0, Input::Bottle(old));
     assert_eq!(mesh.hosts[0].node.as_ref().unwrap().bottlerack().seq(&id_of(2)), Some(newest));
     assert_eq!(mesh.hosts[0].count("bottle-older"), 1);
+}
+
+#[test]
+fn a_clock_set_back_revives_no_bottle() {
+    let mut solo = Solo::alone(Plan::new(1));
+    let early = time(solo.now);
+    solo.wait(Duration::from_secs(31 * 3600));
+    solo.handle(Input::Bottle(bottle_of(2)));
+    assert_eq!(solo.count("bottle-refused"), 1, "it has expired");
+    solo.node.handle(Input::Bottle(bottle_of(2)), Time { unix_ms: early.unix_ms, ..time(solo.now) });
+    assert_eq!(solo.count("bottle-refused"), 2);
+    assert!(solo.node.bottlerack().is_empty());
 }
 
 #[test]

@@ -206,6 +206,20 @@ fn backups_are_tried_in_turn_and_never_two_at_once() {
 }
 
 #[test]
+fn a_backup_that_was_given_up_gets_no_link_when_it_is_back() {
+    // Not the regular look shall find it.
+    let (mut mesh, client) = world(|params| params.link_evaluate = Duration::from_secs(3600));
+    let set = guards(&mesh, client);
+    let hosts = [mesh.host_of(set[0]), mesh.host_of(set[1])];
+    hosts.into_iter().for_each(|host| mesh.kill(host));
+    mesh.run_until(6 * SECOND, "the second backup", |mesh| active(mesh, client) == set[2]);
+    let seed = (1..=7).find(|seed| id_of(*seed) == set[1]).unwrap();
+    mesh.restart(hosts[1], Plan { decides: true, ..Plan::new(seed) });
+    mesh.run_for(20 * SECOND);
+    assert_eq!(linked(&mesh, client), BTreeSet::from([set[2]]));
+}
+
+#[test]
 fn a_guard_that_flaps_is_not_changed_for_each_loss() {
     let (mut mesh, client) = world(|_| {});
     let set = guards(&mesh, client);
