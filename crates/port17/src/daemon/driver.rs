@@ -252,7 +252,7 @@ impl Driver {
                 self.next_lane += 1;
                 let id = LaneId(self.next_lane);
                 let end = if dialled.is_some() { LaneEnd::Dialler } else { LaneEnd::Acceptor };
-                let lane = Lane::new(id, end, self.plane.growth_ms());
+                let lane = Lane::new(id, end, self.plane.growth_ms(), &self.plane.objects);
                 let peer_key = connection.peer_key;
                 let pool = Arc::clone(&self.plane.pool);
                 tokio::spawn(lane::run(lane.clone(), *connection, pool, self.plane.clock, Arc::clone(&self.plane)));
