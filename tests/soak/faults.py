@@ -49,12 +49,12 @@ class Fault:
         return f"{self.kind} {self.member}{lasts}"
 
 
-def schedule(seed):
-    """Faults without end, the same for the same seed."""
+def schedule(seed, only=()):
+    """Faults without end, the same for the same seed; of some kinds alone, for who looks for a cause."""
     draw = random.Random(f"{seed} faults")
     nodes = [f"node-{number}" for number in range(1, NODES + 1)]
     mortal = [node for node in nodes if node not in LASTING]
-    kinds, weights = zip(*KINDS.items())
+    kinds, weights = zip(*((kind, weight) for kind, weight in KINDS.items() if not only or kind in only))
     last = None
     while True:
         kind = draw.choices(kinds, weights)[0]
@@ -75,9 +75,9 @@ def schedule(seed):
 class Faults:
     """Carries them out, one after the other."""
 
-    def __init__(self, seed, mesh, load, disks, say):
+    def __init__(self, seed, only, mesh, load, disks, say):
         self.mesh, self.load, self.disks, self.say = mesh, load, disks, say
-        self.schedule = schedule(seed)
+        self.schedule = schedule(seed, only)
         self.done = []
         self.users = 0
 
@@ -161,7 +161,8 @@ class Faults:
             for circuit in (status or {}).get("circuits", []):
                 route = [hop.partition("~")[0] for hop in circuit["route"]]
                 if member.name in route:
-                    roles.add(("guard", "middle", "exit")[min(route.index(member.name), 2)])
+                    at = route.index(member.name)
+                    roles.add("guard" if at == 0 else "exit" if at == len(route) - 1 else "middle")
         return f" ({', '.join(sorted(roles))})" if roles else ""
 
     async def _recover(self, fault):

@@ -119,7 +119,7 @@ class Soak:
         await self.mesh.form(addresses, ports)
         say(f"{NODES} nodes and {len(CLIENTS)} clients, ready after {time.monotonic() - began:.1f} s")
         self.load = Load(self.arguments.seed, self.origin, self.mesh.clients, addresses[0])
-        self.faults = Faults(self.arguments.seed, self.mesh, self.load, self.mounted, say)
+        self.faults = Faults(self.arguments.seed, self.arguments.only, self.mesh, self.load, self.mounted, say)
         self.baseline = await self._await_nothing_left(30)
 
     def _mount(self):
@@ -318,13 +318,15 @@ def main():
     parser.add_argument("--logs", required=True, help="where the members' logs go")
     parser.add_argument("--minutes", type=float, default=30, help="how long the load lasts (30)")
     parser.add_argument("--seed", type=int, default=1, help="what the faults and the load are drawn by (1)")
+    parser.add_argument("--only", nargs="+", default=(), choices=faults_of.KINDS, metavar="KIND",
+                        help=f"only these faults, of: {', '.join(faults_of.KINDS)}")
     parser.add_argument("--json", metavar="FILE", help="the report as JSON")
     arguments = parser.parse_args()
     shutil.rmtree(arguments.logs, ignore_errors=True)
     os.makedirs(arguments.logs)
     say(f"soak: {arguments.minutes:g} min, seed {arguments.seed}\n\n{DEFINITIONS}\n")
-    planned = faults_of.schedule(arguments.seed)
-    say("faults: " + ", ".join(next(planned).words() for _ in range(min(200, int(arguments.minutes * 5)))) + ", …\n")
+    planned = faults_of.schedule(arguments.seed, arguments.only)
+    say("faults: " + ", ".join(next(planned).words() for _ in range(min(30, int(arguments.minutes * 5)))) + ", …\n")
     try:
         report = asyncio.run(Soak(arguments).run())
     except Failed as failed:

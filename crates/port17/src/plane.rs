@@ -158,6 +158,14 @@ impl Plane {
         read(&self.lanes).values().map(|carrying| carrying.lane.queue(|queue| queue.circuits())).sum()
     }
 
+    /// Streams of circuits that begin or end here, over the link to this node.
+    pub fn streams_over(&self, node: NodeId) -> usize {
+        let lanes = read(&self.links).get(&Peer::Node(node)).cloned().unwrap_or_default();
+        let edges = lock(&self.edges).clone();
+        let over = edges.iter().filter_map(Weak::upgrade).filter(|edge| lanes.contains(&edge.lane_id()));
+        over.map(|edge| edge.streams()).sum()
+    }
+
     /// SETUPs that wait for a worker.
     pub fn setups_waiting(&self) -> usize {
         lock(&self.setups.waiting).jobs

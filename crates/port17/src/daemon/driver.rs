@@ -352,6 +352,11 @@ impl Driver {
                     held.lane.queue(|queue| queue.set_growth_ms(growth_ms));
                 }
             }
+            Output::LeaveGuard(node) => {
+                if self.plane.streams_over(node) == 0 {
+                    self.enqueue(Input::GuardIdle(node));
+                }
+            }
             Output::StoreSeq(seq) => self.store_seq(seq),
             Output::PublishBottle { seq: _, bytes } => self.publish(&bytes),
             Output::Save(key, bytes) => {

@@ -15,6 +15,7 @@ use port17_proto::circuit::mux::{Batch, Exhausted, Mux, MuxEvent, Side, StreamRu
 use port17_proto::ids::{CircuitId, StreamId};
 use port17_proto::lane::credit::{CreditError, Granter};
 use port17_proto::lane::reader::{Command, Port, Sink};
+use port17_proto::node::io::LaneId;
 use port17_proto::wire::registry::{ResetCode, SetupStatus};
 use tokio::sync::Notify;
 
@@ -111,6 +112,11 @@ impl Edge {
     /// Streams that are not over.
     pub fn streams(&self) -> usize {
         lock(&self.mux).streams()
+    }
+
+    /// The lane that its cells go over.
+    pub fn lane_id(&self) -> LaneId {
+        self.lane.id()
     }
 
     /// Opens a stream; see [`EdgeStream::opened`].
@@ -242,7 +248,6 @@ mod tests {
     use port17_proto::lane::credit::{Pace, Pool};
     use port17_proto::lane::queue::LaneEnd;
     use port17_proto::limits::FIRST_WINDOW_CELLS;
-    use port17_proto::node::io::LaneId;
     use port17_proto::params::Params;
     use port17_proto::wire::registry::MESSAGE_BYTES;
     use tokio::time::timeout;
