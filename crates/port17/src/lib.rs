@@ -14,6 +14,7 @@ pub mod lane;
 pub mod list_file;
 pub mod mesh_view;
 pub mod network_file;
+pub mod objects;
 pub mod plane;
 pub mod portmaster;
 pub mod store;

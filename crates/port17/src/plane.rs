@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::edge::{Edge, Opener, run_exit};
 use crate::lane::{Carrier, Clock, Lane, LaneEvent, lock};
+use crate::objects::Objects;
 
 /// A lane that carries circuits, and whose it is.
 #[derive(Clone)]
@@ -49,6 +50,8 @@ pub struct Plane {
     prefixes: Mutex<BTreeMap<IpNet, Weak<Pool>>>,
     /// The network's parameters.
     pub params: Params,
+    /// Counts lanes and what begins or ends on them.
+    pub objects: Objects,
     own: Option<NodeId>,
     keyring: Mutex<CircuitKeyring>,
     lanes: RwLock<HashMap<LaneId, Carrying>>,
@@ -77,6 +80,7 @@ impl Plane {
             prefixes: Mutex::default(),
             pool,
             params,
+            objects: Objects::default(),
             own,
             keyring: Mutex::new(keyring),
             lanes: RwLock::default(),
@@ -152,6 +156,24 @@ impl Plane {
     /// Circuits on all lanes.
     pub fn circuits(&self) -> usize {
         read(&self.lanes).values().map(|carrying| carrying.lane.queue(|queue| queue.circuits())).sum()
+    }
+
+    /// Streams of circuits that begin or end here, over the link to this node.
+    pub fn streams_over(&self, node: NodeId) -> usize {
+        let lanes = read(&self.links).get(&Peer::Node(node)).cloned().unwrap_or_default();
+        let edges = lock(&self.edges).clone();
+        let over = edges.iter().filter_map(Weak::upgrade).filter(|edge| lanes.contains(&edge.lane_id()));
+        over.map(|edge| edge.streams()).sum()
+    }
+
+    /// SETUPs that wait for a worker.
+    pub fn setups_waiting(&self) -> usize {
+        lock(&self.setups.waiting).jobs
+    }
+
+    /// Inputs that wait for the engine.
+    pub fn inputs_waiting(&self) -> usize {
+        self.engine.max_capacity() - self.engine.capacity()
     }
 
     /// Takes a new circuit key into use.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use port17::control::{
     self, BottleStatus, CircuitStatus, Circuits, ControlError, ControlSocket, Daemon, HopRole, HopSample, LinkStatus, ListStatus,
-    MapLink, MapNode, MeshMap, NetworkStatus, NodeName, Published, Refusal, RefusalCode, Reloaded, Role, RouteSample, RouteWish,
-    SourceStatus, Status, StoreStatus, Trust,
+    MapLink, MapNode, MeshMap, NetworkStatus, NodeName, ObjectCount, ObjectsStatus, Published, Refusal, RefusalCode, Reloaded,
+    Role, RouteSample, RouteWish, SourceStatus, Status, StoreStatus, Trust,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -77,6 +77,7 @@ fn filled_status() -> Status {
         list: Some(ListStatus { seq: 1, issued_s: 1, expires_s: 1, nodes: 1, names_this: Some(true) }),
         sources: vec![source],
     };
+    let count = ObjectCount { created: 1, live: 1 };
     Status {
         role: Role::Node,
         version: String::new(),
@@ -100,6 +101,15 @@ fn filled_status() -> Status {
         standing: vec![circuit()],
         bottle: Some(BottleStatus { seq: 1, age_s: 1, withdrawn: 1 }),
         store: Some(StoreStatus { path: String::new(), waiting: 0, problem: Some(String::new()) }),
+        objects: Some(ObjectsStatus {
+            lanes: count,
+            half_hops: count,
+            edges: count,
+            streams: count,
+            reserved_cells: 0,
+            setups_waiting: 0,
+            inputs_waiting: 0,
+        }),
         counts: BTreeMap::from([("x".to_owned(), 1)]),
     }
 }

@@ -14,6 +14,9 @@ use crate::wire::registry::FRAME_BYTES;
 pub struct Pool {
     capacity_cells: u64,
     reserved_cells: AtomicU64,
+    /// Reservations made, and those of them that were given back.
+    made: AtomicU64,
+    returned: AtomicU64,
     parent: Option<Arc<Pool>>,
 }
 
@@ -28,16 +31,22 @@ enum Room {
 impl Pool {
     /// A pool of this many bytes.
     pub fn new(bytes: u64) -> Arc<Self> {
-        Arc::new(Self { capacity_cells: bytes / FRAME_BYTES as u64, reserved_cells: AtomicU64::new(0), parent: None })
+        Arc::new(Self::empty(bytes, None))
     }
 
     /// A share of another pool: what is reserved here is reserved there too, and never more than this many bytes.
     pub fn within(parent: &Arc<Self>, bytes: u64) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::empty(bytes, Some(Arc::clone(parent))))
+    }
+
+    fn empty(bytes: u64, parent: Option<Arc<Self>>) -> Self {
+        Self {
             capacity_cells: bytes / FRAME_BYTES as u64,
             reserved_cells: AtomicU64::new(0),
-            parent: Some(Arc::clone(parent)),
-        })
+            made: AtomicU64::new(0),
+            returned: AtomicU64::new(0),
+            parent,
+        }
     }
 
     /// Its size.
@@ -75,8 +84,30 @@ impl Pool {
 
     /// Reserves memory for `cells`, none when it is not there.
     pub fn reserve(self: &Arc<Self>, cells: u64) -> Option<Reservation> {
-        let mut reservation = Reservation { pool: Arc::clone(self), cells: 0 };
-        reservation.grow_to(cells, Room::All).then_some(reservation)
+        let taken = self.take(cells, Room::All);
+        taken.then(|| {
+            self.made();
+            Reservation { pool: Arc::clone(self), cells }
+        })
+    }
+
+    fn made(&self) {
+        self.made.fetch_add(1, Ordering::Relaxed);
+        self.parent.iter().for_each(|parent| parent.made());
+    }
+
+    fn returned(&self) {
+        self.returned.fetch_add(1, Ordering::Release);
+        self.parent.iter().for_each(|parent| parent.returned());
+    }
+
+    /// Reservations made in this pool and its shares, and those of them that are alive: one for each direction of a circuit in which
+    /// cells arrive here.
+    pub fn reservations(&self) -> (u64, u64) {
+        // In this order what is made in between counts as alive.
+        let returned = self.returned.load(Ordering::Acquire);
+        let made = self.made.load(Ordering::Relaxed);
+        (made, made.saturating_sub(returned))
     }
 }
 
@@ -106,6 +137,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.shrink_to(0);
+        self.pool.returned();
     }
 }
 

@@ -508,6 +508,22 @@ impl Node {
         self.timers.set(TimerKey::GuardClose, self.now.mono + self.params.guard_return);
     }
 
+    /// The backup is used no more: its link ends when the streams over it have, however long they take (spec 10, 4).
+    pub(super) fn leave_backup(&mut self) {
+        let Some(backup) = self.guards().and_then(|guards| guards.backup) else { return };
+        self.timers.set(TimerKey::GuardClose, self.now.mono + self.params.guard_return);
+        self.push(Output::LeaveGuard(backup));
+    }
+
+    pub(super) fn handle_guard_idle(&mut self, node: NodeId) {
+        // It may be in use again by now.
+        let is_left = self.timers.at(TimerKey::GuardClose).is_some();
+        if is_left && self.guards().is_some_and(|guards| guards.backup == Some(node) && guards.active != Some(node)) {
+            self.timers.cancel(TimerKey::GuardClose);
+            self.close_backup();
+        }
+    }
+
     pub(super) fn close_backup(&mut self) {
         let backup = self.guards_mut().and_then(|guards| guards.backup.take());
         if let Some(backup) = backup {

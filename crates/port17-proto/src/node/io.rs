@@ -97,6 +97,8 @@ pub enum Input {
     SeqStored(Seq),
     /// [`Output::StoreSeq`] has failed.
     SeqNotStored(Seq),
+    /// No stream flows over the link to this guard; the answer to [`Output::LeaveGuard`].
+    GuardIdle(NodeId),
     /// A deadline may have passed.
     Tick,
     /// The daemon stops: close everything. The last output is [`Output::Stopped`].
@@ -279,6 +281,9 @@ pub enum Output {
     BottlerackChanged(NodeId),
     /// The client's guards, which of them is used, or what is pinned with one has changed.
     Guards(GuardSet),
+    /// Another guard is used in the place of this one, and has been for a while. Say [`Input::GuardIdle`] if no stream flows over its
+    /// link: then it is closed. Else nothing: it comes again.
+    LeaveGuard(NodeId),
     /// A newer signed list is in force; its record was given out before. The engine goes by its parameters from now on.
     ListAccepted {
         /// Its sequence number.
@@ -323,6 +328,7 @@ impl fmt::Debug for Output {
             Self::ListRefused(why) => write!(f, "ListRefused({why})"),
             Self::Counted(what) => write!(f, "Counted({what:?})"),
             Self::Stopped => f.write_str("Stopped"),
+            Self::LeaveGuard(node) => write!(f, "LeaveGuard({node:?})"),
             Self::Wait { until, reason } => write!(f, "Wait({until:?}, {reason:?})"),
         }
     }

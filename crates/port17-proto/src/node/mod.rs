@@ -248,6 +248,7 @@ impl Node {
             Input::List(bytes) => self.handle_list(&bytes),
             Input::SeqStored(seq) => self.handle_seq_stored(seq),
             Input::SeqNotStored(seq) => self.handle_seq_not_stored(seq),
+            Input::GuardIdle(node) => self.handle_guard_idle(node),
             Input::Tick => {}
             Input::Shutdown => self.shut_down(),
         }
@@ -319,7 +320,7 @@ impl Node {
                 TimerKey::Guard => self.draw_guards(),
                 TimerKey::Patience => self.lose_patience(),
                 TimerKey::GuardReturn => self.return_to_primary(),
-                TimerKey::GuardClose => self.close_backup(),
+                TimerKey::GuardClose => self.leave_backup(),
                 TimerKey::GuardReview => self.review_guards(),
                 TimerKey::Pins => self.review_pins(),
                 TimerKey::Bottlerack => self.sweep_bottlerack(),

@@ -187,6 +187,37 @@ fn a_dead_primary_is_replaced_in_use_by_a_backup_and_used_again_when_it_is_back(
 }
 
 #[test]
+fn the_link_of_a_backup_that_is_used_no_more_stands_while_streams_flow_over_it() {
+    let (mut mesh, client) = world(|_| {});
+    let set = guards(&mesh, client);
+    let primary = mesh.host_of(set[0]);
+    let params = Params::demo();
+    mesh.kill(primary);
+    mesh.run_until(5 * SECOND, "the backup in use", |mesh| active(mesh, client) == set[1]);
+    mesh.hosts[client].has_streams = true;
+    let seed = (1..=7).find(|seed| id_of(*seed) == set[0]).unwrap();
+    mesh.restart(primary, Plan { decides: true, ..Plan::new(seed) });
+    mesh.run_until(10 * SECOND, "the primary in use", |mesh| active(mesh, client) == set[0]);
+    mesh.run_for(params.guard_return * 20);
+    assert_eq!(linked(&mesh, client).len(), 2, "a stream would be cut");
+    mesh.hosts[client].has_streams = false;
+    mesh.run_for(params.guard_return * 2);
+    assert_eq!(linked(&mesh, client), BTreeSet::from([set[0]]));
+}
+
+#[test]
+fn a_backup_in_use_is_not_left_by_a_late_word() {
+    let (mut mesh, client) = world(|_| {});
+    let set = guards(&mesh, client);
+    let primary = mesh.host_of(set[0]);
+    mesh.kill(primary);
+    mesh.run_until(5 * SECOND, "the backup in use", |mesh| active(mesh, client) == set[1]);
+    mesh.input(client, Input::GuardIdle(set[1]));
+    mesh.run_for(SECOND);
+    assert_eq!(linked(&mesh, client), BTreeSet::from([set[1]]));
+}
+
+#[test]
 fn backups_are_tried_in_turn_and_never_two_at_once() {
     let (mut mesh, client) = world(|_| {});
     let set = guards(&mesh, client);

@@ -40,6 +40,8 @@ pub struct Host {
     pub link_key: VerifyingKey,
     pub addresses: Vec<SocketAddr>,
     pub disk: Disk,
+    /// Streams flow over its links.
+    pub has_streams: bool,
     pub stored: Option<Seq>,
     /// The last that it was told to store.
     pub last_drawn: Option<Seq>,
@@ -319,6 +321,7 @@ impl Mesh {
             link_key,
             addresses,
             disk: Disk::Works,
+            has_streams: false,
             stored: None,
             last_drawn: None,
             published: vec![],
@@ -503,6 +506,11 @@ impl Mesh {
             Output::Guards(set) => {
                 self.hosts[host].guard = Some(set.active);
                 self.hosts[host].guards = Some(set);
+            }
+            Output::LeaveGuard(node) => {
+                if !self.hosts[host].has_streams {
+                    self.later(host, Event::Input(Input::GuardIdle(node)));
+                }
             }
             Output::Save(key, bytes) => {
                 self.hosts[host].records.insert(key, bytes);

@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use crate::edge::{Edge, EdgeStream, Progress, run_client};
 use crate::lane::lock;
 use crate::mesh_view::MeshView;
-use crate::plane::{Plane, unix_ms};
+use crate::plane::{Carrying, Plane, unix_ms};
 
 pub use port17_proto::circuit::message::{Host, Target};
 
@@ -439,9 +439,6 @@ impl Tunnel {
 
     /// Sends SETUP for a route and keeps its circuit.
     fn build(&self, route: Vec<NodeId>, isolation: Option<&Isolation>) -> Result<Arc<Standing>, OpenError> {
-        if lock(&self.standing).len() >= STANDING_CIRCUITS {
-            return Err(OpenError::Resource);
-        }
         let view = self.view.borrow().clone();
         // Over links of the map alone, as it is now (spec 08, 2).
         if !self.stands(&route) {
@@ -451,7 +448,7 @@ impl Tunnel {
         let hops: Option<Vec<_>> = route.iter().map(|node| Some(RouteHop { node: *node, key: key(node)? })).collect();
         let hops = hops.ok_or(OpenError::NoRoute)?;
         let guard = *route.first().ok_or(OpenError::NoRoute)?;
-        let carrying = self.plane.lane_to(guard).ok_or(OpenError::NoRoute)?;
+        let carrying = self.lane_with_room(guard)?;
         let (origin, packet) = {
             let mut entropy = lock(&self.entropy);
             let offset = draw_offset(hops.len(), false, &mut entropy);
@@ -462,9 +459,6 @@ impl Tunnel {
         let granter = Granter::new(reservation, carrying.lane.queue(|queue| queue.pace()), self.plane.clock.now_ms());
         let permitted = granter.permitted();
         let lane = carrying.lane;
-        if lane.queue(|queue| queue.circuits()) >= carrying.circuits {
-            return Err(OpenError::Resource);
-        }
         let circuit = lane.queue(|queue| queue.open(None)).map_err(|_| OpenError::Resource)?;
         let edge = Edge::new(lane.clone(), circuit, self.plane.clock, granter, self.plane.stream_rules(), None);
         lane.command(Command::Install(circuit, Install::Origin { sink: edge.sink(), permitted }));
@@ -483,6 +477,33 @@ impl Tunnel {
         });
         lock(&self.standing).push(Arc::clone(&standing));
         Ok(standing)
+    }
+
+    /// A lane to the guard that takes another circuit. Where all places are taken, the oldest circuit that carries nothing gives its
+    /// own: with many users, those of before must not keep out who comes now.
+    fn lane_with_room(&self, guard: NodeId) -> Result<Carrying, OpenError> {
+        let find = || {
+            let carrying = self.plane.lane_to(guard).ok_or(OpenError::NoRoute)?;
+            let has_place = carrying.lane.queue(|queue| queue.circuits()) < carrying.circuits;
+            let is_bounded = lock(&self.standing).len() < STANDING_CIRCUITS;
+            if has_place && is_bounded { Ok(carrying) } else { Err(OpenError::Resource) }
+        };
+        match find() {
+            Err(OpenError::Resource) if self.end_oldest_idle() => find(),
+            found => found,
+        }
+    }
+
+    fn end_oldest_idle(&self) -> bool {
+        let mut standing = lock(&self.standing);
+        let is_idle = |circuit: &&Arc<Standing>| {
+            circuit.is_open() && circuit.edge.streams() == 0 && lock(&circuit.isolation).is_some() && !circuit.edge.is_over()
+        };
+        let Some(oldest) = standing.iter().filter(is_idle).min_by_key(|circuit| circuit.built) else { return false };
+        // Who is about to open a stream on it finds it over, and takes another one.
+        oldest.edge.end(true);
+        standing.retain(|circuit| !circuit.edge.is_over());
+        true
     }
 
     /// Keeps spare circuits, ends old ones. Runs as long as the client.

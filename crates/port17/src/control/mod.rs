@@ -19,7 +19,8 @@ pub use refusal::{Refusal, RefusalCode, Reloaded};
 pub use route::{CircuitStatus, Circuits, HopRole, HopSample, RouteSample, RouteWish};
 pub use socket::{ControlError, ControlSocket};
 pub use status::{
-    BottleStatus, LinkStatus, ListStatus, NetworkStatus, NodeName, Published, Role, SourceStatus, Status, StoreStatus,
+    BottleStatus, LinkStatus, ListStatus, NetworkStatus, NodeName, ObjectCount, ObjectsStatus, Published, Role, SourceStatus,
+    Status, StoreStatus,
 };
 
 /// The software's version: every answer carries it.

@@ -64,6 +64,9 @@ pub struct Status {
     /// The store; none where nothing is stored.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub store: Option<StoreStatus>,
+    /// What it has made and not ended; for who looks for what is left over.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub objects: Option<ObjectsStatus>,
     /// What was refused or went wrong, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub counts: BTreeMap<String, u64>,
@@ -95,6 +98,7 @@ impl Status {
             standing: Vec::new(),
             bottle: None,
             store: None,
+            objects: None,
             counts: BTreeMap::new(),
         }
     }
@@ -229,4 +233,32 @@ pub struct StoreStatus {
     pub waiting: u64,
     /// Why it cannot be written, in words; none when it can.
     pub problem: Option<String>,
+}
+
+/// What a daemon holds. Totals alone: nothing here tells one circuit or one user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectsStatus {
+    /// Lanes, until nothing can reach them any more.
+    pub lanes: ObjectCount,
+    /// Directions of circuits in which cells arrive here: two for each circuit that passes, one for each that begins or ends.
+    pub half_hops: ObjectCount,
+    /// Circuits that begin or end here.
+    pub edges: ObjectCount,
+    /// Streams of those circuits that an application, a server or a dial waits for.
+    pub streams: ObjectCount,
+    /// Cells that memory is reserved for.
+    pub reserved_cells: u64,
+    /// SETUPs that wait for a worker.
+    pub setups_waiting: u64,
+    /// Inputs that wait for the engine.
+    pub inputs_waiting: u64,
+}
+
+/// Objects of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectCount {
+    /// Made since the start.
+    pub created: u64,
+    /// Those of them that are not gone.
+    pub live: u64,
 }

@@ -19,10 +19,11 @@ use crate::client::name;
 use crate::client::tunnel::{CircuitView, Tunnel};
 use crate::control::{
     BottleStatus, CircuitStatus, Circuits, Daemon, HopRole, HopSample, LinkStatus, ListStatus, MapLink, MapNode, MeshMap,
-    NetworkStatus, NodeName, Published, Refusal, RefusalCode, Reloaded, Role, RouteSample, RouteWish, SourceStatus, Status,
-    StoreStatus, Trust,
+    NetworkStatus, NodeName, ObjectCount, ObjectsStatus, Published, Refusal, RefusalCode, Reloaded, Role, RouteSample, RouteWish,
+    SourceStatus, Status, StoreStatus, Trust,
 };
 use crate::mesh_view::MeshView;
+use crate::objects::Tally;
 use crate::plane::{Plane, unix_ms};
 
 /// What only the driver can answer: it holds the engine.
@@ -81,6 +82,7 @@ impl Daemon for Answers {
             label: self.label.clone(),
             parameters: self.plane.params.name.to_string(),
             circuits: self.plane.circuits() as u64,
+            objects: Some(objects_status(&self.plane)),
             counts: self.plane.counts().into_iter().map(|(what, times)| (what.to_owned(), times)).collect(),
             ..Status::of(role)
         };
@@ -204,6 +206,20 @@ fn source_status(source: SourceState) -> SourceStatus {
         Some(Attempt { ago_s, problem, .. }) => (problem, false, Some(ago_s)),
     };
     SourceStatus { source: source.source, ok, result, tried_s_ago: ago, again_in_s: source.next_in_s }
+}
+
+fn objects_status(plane: &Plane) -> ObjectsStatus {
+    let count = |tally: &Tally| ObjectCount { created: tally.created(), live: tally.live() };
+    let (created, live) = plane.pool.reservations();
+    ObjectsStatus {
+        lanes: count(&plane.objects.lanes),
+        half_hops: ObjectCount { created, live },
+        edges: count(&plane.objects.edges),
+        streams: count(&plane.objects.streams),
+        reserved_cells: plane.pool.reserved_cells(),
+        setups_waiting: plane.setups_waiting() as u64,
+        inputs_waiting: plane.inputs_waiting() as u64,
+    }
 }
 
 fn store_status(member: &MembershipView) -> StoreStatus {

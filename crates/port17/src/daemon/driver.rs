@@ -252,7 +252,7 @@ impl Driver {
                 self.next_lane += 1;
                 let id = LaneId(self.next_lane);
                 let end = if dialled.is_some() { LaneEnd::Dialler } else { LaneEnd::Acceptor };
-                let lane = Lane::new(id, end, self.plane.growth_ms());
+                let lane = Lane::new(id, end, self.plane.growth_ms(), &self.plane.objects);
                 let peer_key = connection.peer_key;
                 let pool = Arc::clone(&self.plane.pool);
                 tokio::spawn(lane::run(lane.clone(), *connection, pool, self.plane.clock, Arc::clone(&self.plane)));
@@ -350,6 +350,11 @@ impl Driver {
                 let growth_ms = rtt_ms.saturating_mul(2).max(self.plane.growth_ms());
                 if let Some(held) = self.lanes.get(&lane) {
                     held.lane.queue(|queue| queue.set_growth_ms(growth_ms));
+                }
+            }
+            Output::LeaveGuard(node) => {
+                if self.plane.streams_over(node) == 0 {
+                    self.enqueue(Input::GuardIdle(node));
                 }
             }
             Output::StoreSeq(seq) => self.store_seq(seq),

@@ -15,6 +15,7 @@ use port17_proto::circuit::mux::{Batch, Exhausted, Mux, MuxEvent, Side, StreamRu
 use port17_proto::ids::{CircuitId, StreamId};
 use port17_proto::lane::credit::{CreditError, Granter};
 use port17_proto::lane::reader::{Command, Port, Sink};
+use port17_proto::node::io::LaneId;
 use port17_proto::wire::registry::{ResetCode, SetupStatus};
 use tokio::sync::Notify;
 
@@ -22,6 +23,7 @@ pub(crate) use self::stream::pump_socket;
 pub use self::stream::{EdgeStream, PumpStream, StreamBroken};
 pub use self::task::{run_client, run_exit};
 use crate::lane::{Clock, Lane, lock};
+use crate::objects::Counted;
 
 /// Asks for streams to be opened; only an exit's edge has one.
 pub trait Opener: Send + Sync {
@@ -66,6 +68,7 @@ pub struct Edge {
     created: Mutex<Option<Box<[u8]>>>,
     over: AtomicBool,
     opener: Option<Arc<dyn Opener>>,
+    _counted: Counted,
 }
 
 impl Edge {
@@ -81,6 +84,7 @@ impl Edge {
         let side = if opener.is_some() { Side::Exit } else { Side::Client };
         let work = Arc::new(Notify::new());
         lane.watch_room(circuit, Arc::clone(&work));
+        let counted = lane.objects().edges.count();
         Arc::new(Self {
             lane,
             circuit,
@@ -91,6 +95,7 @@ impl Edge {
             created: Mutex::new(None),
             over: AtomicBool::new(false),
             opener,
+            _counted: counted,
         })
     }
 
@@ -107,6 +112,11 @@ impl Edge {
     /// Streams that are not over.
     pub fn streams(&self) -> usize {
         lock(&self.mux).streams()
+    }
+
+    /// The lane that its cells go over.
+    pub fn lane_id(&self) -> LaneId {
+        self.lane.id()
     }
 
     /// Opens a stream; see [`EdgeStream::opened`].
@@ -147,7 +157,8 @@ impl Edge {
 
     fn stream(self: &Arc<Self>, id: StreamId) -> EdgeStream {
         let bell = Arc::clone(lock(&self.bells).entry(id).or_default());
-        EdgeStream { edge: Arc::clone(self), id, bell, ended: false }
+        let counted = self.lane.objects().streams.count();
+        EdgeStream { edge: Arc::clone(self), id, bell, ended: false, _counted: counted }
     }
 
     fn with_mux<R>(self: &Arc<Self>, work: impl FnOnce(&mut Mux, u64) -> R) -> R {
@@ -237,12 +248,12 @@ mod tests {
     use port17_proto::lane::credit::{Pace, Pool};
     use port17_proto::lane::queue::LaneEnd;
     use port17_proto::limits::FIRST_WINDOW_CELLS;
-    use port17_proto::node::io::LaneId;
     use port17_proto::params::Params;
     use port17_proto::wire::registry::MESSAGE_BYTES;
     use tokio::time::timeout;
 
     use super::*;
+    use crate::objects::Objects;
 
     /// Nothing here waits for anything but the other half.
     const HANG: Duration = Duration::from_secs(10);
@@ -261,7 +272,7 @@ mod tests {
 
     impl World {
         fn new() -> Self {
-            let lane = Lane::new(LaneId(1), LaneEnd::Dialler, 10);
+            let lane = Lane::new(LaneId(1), LaneEnd::Dialler, 10, &Objects::default());
             let circuit = lane.queue(|queue| queue.open(None)).unwrap();
             let rules = StreamRules::from(&Params::DEFAULT);
             let edge = Edge::new(lane, circuit, Clock::start(), granter(), rules, None);

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::{Bell, Edge};
 use crate::lane::lock;
+use crate::objects::Counted;
 
 /// The application ended badly, or the stream was reset: the other side is to be told so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,7 @@ pub struct EdgeStream {
     pub(super) id: StreamId,
     pub(super) bell: Arc<Bell>,
     pub(super) ended: bool,
+    pub(super) _counted: Counted,
 }
 
 /// The first and the largest read from a socket: small streams stay small, busy ones read much at once.

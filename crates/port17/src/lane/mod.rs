@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 pub use tasks::{Carrier, LaneEvent, run};
 
 use crate::edge::EdgeSink;
+use crate::objects::{Counted, Objects};
 
 /// Milliseconds of the one monotone clock that the data plane goes by.
 #[derive(Clone, Copy)]
@@ -63,6 +64,8 @@ struct Shared {
     /// Who waits for room on a circuit that begins or ends here.
     edges: Mutex<HashMap<CircuitId, Arc<Notify>>>,
     closing: Notify,
+    objects: Objects,
+    _counted: Counted,
 }
 
 /// A handle to a lane, as others see it.
@@ -76,8 +79,8 @@ impl PartialEq for Lane {
 }
 
 impl Lane {
-    /// A lane whose tasks do not run yet; see [`run`].
-    pub fn new(id: LaneId, end: LaneEnd, growth_ms: u64) -> Self {
+    /// A lane whose tasks do not run yet; see [`run`]. `objects` count it, and what begins or ends on it.
+    pub fn new(id: LaneId, end: LaneEnd, growth_ms: u64, objects: &Objects) -> Self {
         Self(Arc::new(Shared {
             id,
             waiting: Mutex::new(Waiting { queue: LaneQueue::new(end, growth_ms), asleep: false }),
@@ -86,12 +89,19 @@ impl Lane {
             reader: Notify::new(),
             edges: Mutex::new(HashMap::new()),
             closing: Notify::new(),
+            objects: objects.clone(),
+            _counted: objects.lanes.count(),
         }))
     }
 
     /// Its number in the engine.
     pub fn id(&self) -> LaneId {
         self.0.id
+    }
+
+    /// What its daemon counts.
+    pub(crate) fn objects(&self) -> &Objects {
+        &self.0.objects
     }
 
     /// Whom to wake when a circuit that had no room has some.

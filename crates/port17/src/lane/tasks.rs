@@ -365,6 +365,7 @@ mod tests {
 
     use super::super::tls;
     use super::*;
+    use crate::objects::Objects;
 
     #[derive(Default)]
     struct Told(Mutex<Vec<LaneLoss>>);
@@ -398,7 +399,7 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_reads_nothing_does_not_hold_a_lane_that_is_closed() {
         let (dialled, _unread) = connection().await;
-        let lane = Lane::new(LaneId(1), LaneEnd::Dialler, 10);
+        let lane = Lane::new(LaneId(1), LaneEnd::Dialler, 10, &Objects::default());
         let told = Arc::new(Told::default());
         let running = tokio::spawn(run(lane.clone(), dialled, Pool::new(1 << 20), Clock::start(), Arc::clone(&told)));
         // More than the kernel's buffers hold: then the writer waits for the peer.

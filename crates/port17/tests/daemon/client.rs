@@ -94,6 +94,24 @@ fn a_reset_is_never_taken_for_an_end() {
 }
 
 #[test]
+fn users_that_have_left_keep_nobody_out() {
+    let mut plan = Plan::of(3);
+    // Both lanes of a link together.
+    plan.params = Params { client_link_circuits: 8, ..quick() };
+    let mesh = plan.start();
+    let origin = Origin::echo(mesh.ip(200));
+    let mut held = connect_as(mesh.proxy(), origin.address, Some(("held", "x"))).unwrap();
+    assert_echo(&mut held);
+    for user in 0..40 {
+        let mut stream = connect_as(mesh.proxy(), origin.address, Some((&format!("user-{user}"), "x"))).unwrap();
+        assert_echo(&mut stream);
+        drop(stream);
+        mesh.client.wait("its end", |status| status.objects.as_ref().is_some_and(|objects| objects.streams.live == 1));
+    }
+    assert_echo(&mut held);
+}
+
+#[test]
 fn http_answers_stay_what_they_are() {
     let mesh = Plan::of(3).start();
     let origin = Origin::serve(mesh.ip(200), |mut stream| {

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-use port17::control::{self, ControlError, HopRole, RefusalCode, RouteWish, Trust};
+use port17::control::{self, ControlError, HopRole, ObjectCount, ObjectsStatus, RefusalCode, RouteWish, Trust};
 use port17_proto::ids::NodeId;
 use serde_json::Value;
 
 use crate::mesh::{Daemon, Mesh, Plan, eventually};
+use crate::origin::{Origin, assert_echo, connect};
 
 const DOCUMENT: &str = include_str!("../../../../docs/control-api.md");
 
@@ -79,6 +80,39 @@ fn what_daemons_answer_is_documented() {
     assert_eq!(node[0]["node_id"], mesh.nodes[0].id.to_string());
     assert_eq!((&node[0]["ready"], &client[0]["ready"]), (&true.into(), &true.into()));
     assert_eq!(client[0]["guard"]["node_id"], mesh.nodes[0].id.to_string());
+}
+
+fn objects(daemon: &Daemon) -> ObjectsStatus {
+    daemon.wait("an answer", |status| status.objects.is_some()).objects.unwrap()
+}
+
+#[test]
+fn what_was_made_for_a_circuit_is_gone_when_it_is_over() {
+    let mut mesh = mapped();
+    let origin = Origin::echo(mesh.ip(200));
+    let mut streams = [connect(mesh.proxy(), origin.address).unwrap(), connect(mesh.proxy(), origin.address).unwrap()];
+    streams.iter_mut().for_each(assert_echo);
+    let live = |created, live| ObjectCount { created, live };
+    let client = objects(&mesh.client);
+    assert_eq!((client.half_hops, client.edges, client.streams), (live(1, 1), live(1, 1), live(2, 2)));
+    let [guard, middle, exit] = [0, 1, 2].map(|node| objects(&mesh.nodes[node]));
+    assert_eq!((guard.half_hops.live, guard.edges.live, middle.half_hops.live, middle.streams.created), (2, 0, 2, 0));
+    assert_eq!((exit.half_hops.live, exit.edges, exit.streams), (1, live(1, 1), live(2, 2)));
+    assert!(client.reserved_cells > 0 && guard.reserved_cells > 0 && guard.lanes.live >= 4);
+
+    drop(streams);
+    let ended = |status: &control::Status| status.objects.as_ref().is_some_and(|objects| objects.streams == live(2, 0));
+    mesh.client.wait("no stream at the client", ended);
+    mesh.nodes[2].wait("no stream at the exit", ended);
+    mesh.client.stop();
+    for node in &mesh.nodes {
+        node.wait("nothing left over", |status| {
+            let objects = status.objects.as_ref().unwrap();
+            let circuits = objects.half_hops.live + objects.edges.live + objects.reserved_cells;
+            // Two lanes to each of the two others.
+            circuits + objects.setups_waiting + objects.inputs_waiting == 0 && objects.lanes.live == 4
+        });
+    }
 }
 
 #[test]
