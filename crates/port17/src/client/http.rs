@@ -207,10 +207,10 @@ fn for_origin<B>(request: Request<B>) -> Result<Request<B>, Trouble> {
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.uri = path.parse().map_err(|_| bad("the path cannot be sent on"))?;
     strip_hop_by_hop(&mut parts.headers);
-    if !parts.headers.contains_key(header::HOST) {
-        let host = HeaderValue::from_str(&authority).map_err(|_| bad("the host cannot be sent on"))?;
-        parts.headers.insert(header::HOST, host);
-    }
+    // RFC 9112, 3.2.2: the request's own words count. Another Host would let an application speak to another site than the one that
+    // was reviewed.
+    let host = HeaderValue::from_str(&authority).map_err(|_| bad("the host cannot be sent on"))?;
+    parts.headers.insert(header::HOST, host);
     // One stream, one exchange: its end is the stream's end.
     parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     parts.version = Version::HTTP_11;
