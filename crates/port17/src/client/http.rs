@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{Either, Empty, Full};
@@ -49,6 +50,26 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 
 type Answer = Response<Either<Either<Full<Bytes>, Empty<Bytes>>, ExchangeBody>>;
 
+/// What a request asks for.
+#[derive(Debug)]
+pub struct Asked<B> {
+    /// Where to.
+    pub target: Target,
+    /// What its stream is kept apart by.
+    pub isolation: Isolation,
+    /// What becomes of the stream.
+    pub use_of_stream: UseOfStream<B>,
+}
+
+/// What becomes of a request's stream.
+#[derive(Debug)]
+pub enum UseOfStream<B> {
+    /// CONNECT: it is the application's.
+    Tunnel(Request<B>),
+    /// This request, as the origin gets it, and its answer travel through it.
+    Exchange(Request<B>),
+}
+
 /// A stream that waits for its CONNECT to be answered.
 type Pending<S> = Mutex<Option<(S, OnUpgrade)>>;
 
@@ -69,15 +90,7 @@ pub(super) async fn serve<T: OpenStream>(stream: TcpStream, peer: SocketAddr, en
         async move { Ok::<_, Infallible>(answer(request, peer, &entrance, &pending).await) }
     });
     // An application that ends its side has left (no half-close): else an abandoned answer would keep its stream for ever.
-    let served = server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(deadline)
-        .max_buf_size(limits::HTTP_HEAD_BYTES)
-        .preserve_header_case(true)
-        .auto_date_header(false)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades()
-        .await;
+    let served = server(deadline).serve_connection(TokioIo::new(stream), service).with_upgrades().await;
     if let Err(error) = served {
         tracing::debug!(%error, "a proxy connection ended early");
     }
@@ -87,6 +100,18 @@ pub(super) async fn serve<T: OpenStream>(stream: TcpStream, peer: SocketAddr, en
     {
         pump_upgraded(opened, upgraded).await;
     }
+}
+
+/// Reads what applications send.
+pub fn server(deadline: Duration) -> server::conn::http1::Builder {
+    let mut server = server::conn::http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(deadline)
+        .max_buf_size(limits::HTTP_HEAD_BYTES)
+        .preserve_header_case(true)
+        .auto_date_header(false);
+    server
 }
 
 const NOT_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 142\r\n\
@@ -106,28 +131,42 @@ async fn answer<T: OpenStream>(
     entrance: &Entrance<T>,
     pending: &Pending<T::Stream>,
 ) -> Answer {
-    let isolation = match isolation_of(request.headers()) {
-        Ok(isolation) => isolation,
-        Err(trouble) => return trouble.into_answer(),
-    };
-    let answered = if request.method() == Method::CONNECT {
-        connect(request, peer, &isolation, entrance, pending).await
-    } else {
-        exchange(request, peer, &isolation, entrance).await
+    let answered = match read(request) {
+        Ok(Asked { target, isolation, use_of_stream: UseOfStream::Tunnel(request) }) => {
+            connect(request, peer, &target, &isolation, entrance, pending).await
+        }
+        Ok(Asked { target, isolation, use_of_stream: UseOfStream::Exchange(request) }) => {
+            exchange(request, peer, &target, &isolation, entrance).await
+        }
+        Err(trouble) => Err(trouble),
     };
     answered.unwrap_or_else(Trouble::into_answer)
+}
+
+/// What an application's request asks for. Nothing was done for it yet.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read<B>(request: Request<B>) -> Result<Asked<B>, Trouble> {
+    let isolation = isolation_of(request.headers())?;
+    if request.method() == Method::CONNECT {
+        let authority = request.uri().authority().ok_or_else(|| bad("CONNECT needs host:port"))?;
+        let target = target_of(authority, None).map_err(Trouble::closing)?;
+        return Ok(Asked { target, isolation, use_of_stream: UseOfStream::Tunnel(request) });
+    }
+    let target = absolute_target(request.uri())?;
+    Ok(Asked { target, isolation, use_of_stream: UseOfStream::Exchange(for_origin(request)?) })
 }
 
 async fn connect<T: OpenStream>(
     mut request: Request<Incoming>,
     peer: SocketAddr,
+    target: &Target,
     isolation: &Isolation,
     entrance: &Entrance<T>,
     pending: &Pending<T::Stream>,
 ) -> Result<Answer, Trouble> {
-    let authority = request.uri().authority().ok_or_else(|| bad("CONNECT needs host:port"))?;
-    let target = target_of(authority, None).map_err(Trouble::closing)?;
-    let opened = entrance.open(peer, &target, isolation, Bytes::new()).await.map_err(|error| refused(error).closing())?;
+    let opened = entrance.open(peer, target, isolation, Bytes::new()).await.map_err(|error| refused(error).closing())?;
     let upgrade = hyper::upgrade::on(&mut request);
     *pending.lock().unwrap_or_else(PoisonError::into_inner) = Some((opened, upgrade));
     Ok(Response::new(Either::Left(Either::Right(Empty::new()))))
@@ -136,12 +175,11 @@ async fn connect<T: OpenStream>(
 async fn exchange<T: OpenStream>(
     request: Request<Incoming>,
     peer: SocketAddr,
+    target: &Target,
     isolation: &Isolation,
     entrance: &Entrance<T>,
 ) -> Result<Answer, Trouble> {
-    let target = absolute_target(request.uri())?;
-    let opened = entrance.open(peer, &target, isolation, Bytes::new()).await.map_err(refused)?;
-    let request = for_origin(request)?;
+    let opened = entrance.open(peer, target, isolation, Bytes::new()).await.map_err(refused)?;
 
     let (ours, theirs) = tokio::io::duplex(EXCHANGE_BYTES);
     let (mut from_app, mut to_app) = tokio::io::split(theirs);
@@ -163,23 +201,24 @@ async fn exchange<T: OpenStream>(
 }
 
 /// The request as the origin gets it: in origin form, without what concerns this connection.
-fn for_origin(request: Request<Incoming>) -> Result<Request<Incoming>, Trouble> {
+fn for_origin<B>(request: Request<B>) -> Result<Request<B>, Trouble> {
     let (mut parts, body) = request.into_parts();
     let authority = parts.uri.authority().map(|authority| without_user(authority).to_owned()).unwrap_or_default();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.uri = path.parse().map_err(|_| bad("the path cannot be sent on"))?;
     strip_hop_by_hop(&mut parts.headers);
-    if !parts.headers.contains_key(header::HOST) {
-        let host = HeaderValue::from_str(&authority).map_err(|_| bad("the host cannot be sent on"))?;
-        parts.headers.insert(header::HOST, host);
-    }
+    // RFC 9112, 3.2.2: the request's own words count. Another Host would let an application speak to another site than the one that
+    // was reviewed.
+    let host = HeaderValue::from_str(&authority).map_err(|_| bad("the host cannot be sent on"))?;
+    parts.headers.insert(header::HOST, host);
     // One stream, one exchange: its end is the stream's end.
     parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     parts.version = Version::HTTP_11;
     Ok(Request::from_parts(parts, body))
 }
 
-fn for_application(response: Response<Incoming>) -> Response<Incoming> {
+/// The response as the application gets it: without what concerns only the connection to the origin.
+pub fn for_application<B>(response: Response<B>) -> Response<B> {
     let (mut parts, body) = response.into_parts();
     strip_hop_by_hop(&mut parts.headers);
     parts.version = Version::HTTP_11;
@@ -278,7 +317,8 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
 }
 
 /// An answer that this proxy gives itself.
-struct Trouble {
+#[derive(Debug)]
+pub struct Trouble {
     status: StatusCode,
     text: String,
     close: bool,

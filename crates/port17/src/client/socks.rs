@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::{Bytes, BytesMut};
 use port17_proto::limits;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::listener::{Entrance, OpenStream, Refusal, close_with};
@@ -64,7 +64,8 @@ impl Reply {
 }
 
 /// Why a negotiation ended without a request.
-enum Failure {
+#[derive(Debug)]
+pub enum Failure {
     /// The client is told and the connection closed.
     Reply(Vec<u8>),
     /// The client is gone.
@@ -83,20 +84,30 @@ impl From<Reply> for Failure {
     }
 }
 
-struct Request {
-    target: Target,
-    isolation: Isolation,
+/// What a client asks for.
+#[derive(Debug)]
+pub struct Request {
+    /// Where to.
+    pub target: Target,
+    /// What its streams are kept apart by.
+    pub isolation: Isolation,
 }
 
 /// Reads what a client sends, keeping what came too early.
-struct Reader {
-    stream: TcpStream,
+pub struct Reader<S> {
+    stream: S,
     early: BytesMut,
 }
 
-impl Reader {
-    fn new(stream: TcpStream) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Reader<S> {
+    /// Nothing has been read yet.
+    pub fn new(stream: S) -> Self {
         Self { stream, early: BytesMut::with_capacity(1024) }
+    }
+
+    /// The client's connection, and what came behind the request.
+    pub fn into_parts(self) -> (S, Bytes) {
+        (self.stream, self.early.freeze())
     }
 
     /// The next `count` bytes. What is kept is bounded by the longest message, 513 bytes, and one read.
@@ -155,20 +166,20 @@ fn message4(code: u8) -> [u8; 8] {
 }
 
 async fn serve<T: OpenStream>(
-    reader: Reader,
+    reader: Reader<TcpStream>,
     negotiated: Result<Request, Failure>,
     peer: SocketAddr,
     entrance: &Entrance<T>,
     granted: &[u8],
     refused: impl Fn(Refusal) -> Vec<u8>,
 ) {
-    let Reader { mut stream, early } = reader;
+    let (mut stream, early) = reader.into_parts();
     let request = match negotiated {
         Ok(request) => request,
         Err(Failure::Reply(reply)) => return close_with(stream, &reply).await,
         Err(Failure::Gone) => return,
     };
-    let opened = match entrance.open(peer, &request.target, &request.isolation, early.freeze()).await {
+    let opened = match entrance.open(peer, &request.target, &request.isolation, early).await {
         Ok(opened) => opened,
         Err(refusal) => return close_with(stream, &refused(refusal)).await,
     };
@@ -178,7 +189,11 @@ async fn serve<T: OpenStream>(
     pump_socket(opened, stream, Vec::new()).await;
 }
 
-async fn negotiate5(reader: &mut Reader) -> Result<Request, Failure> {
+/// Negotiates with a client of SOCKS5, whose connection begins with its version, up to its request.
+///
+/// # Errors
+/// What the client is told, or nothing where it is gone.
+pub async fn negotiate5<S: AsyncRead + AsyncWrite + Unpin>(reader: &mut Reader<S>) -> Result<Request, Failure> {
     let isolation = authenticate(reader).await?;
     let head = reader.take(4).await?;
     if head[0] != VERSION_5 {
@@ -193,7 +208,7 @@ async fn negotiate5(reader: &mut Reader) -> Result<Request, Failure> {
     Ok(Request { target, isolation })
 }
 
-async fn authenticate(reader: &mut Reader) -> Result<Isolation, Failure> {
+async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(reader: &mut Reader<S>) -> Result<Isolation, Failure> {
     let _version = reader.byte().await?;
     let count = usize::from(reader.byte().await?);
     let offered = reader.take(count).await?;
@@ -208,7 +223,7 @@ async fn authenticate(reader: &mut Reader) -> Result<Isolation, Failure> {
     Ok(Isolation::default())
 }
 
-async fn read_password(reader: &mut Reader) -> Result<Isolation, Failure> {
+async fn read_password<S: AsyncRead + AsyncWrite + Unpin>(reader: &mut Reader<S>) -> Result<Isolation, Failure> {
     if reader.byte().await? != PASSWORD_VERSION {
         return Err(Failure::Reply(vec![PASSWORD_VERSION, 1]));
     }
@@ -219,7 +234,7 @@ async fn read_password(reader: &mut Reader) -> Result<Isolation, Failure> {
 }
 
 /// Bytes after their length in one byte.
-async fn read_short(reader: &mut Reader) -> io::Result<BytesMut> {
+async fn read_short<S: AsyncRead + AsyncWrite + Unpin>(reader: &mut Reader<S>) -> io::Result<BytesMut> {
     let length = usize::from(reader.byte().await?);
     reader.take(length).await
 }
@@ -229,7 +244,7 @@ enum Address {
     Name(Bytes),
 }
 
-async fn read_address(reader: &mut Reader, kind: u8) -> Result<Address, Failure> {
+async fn read_address<S: AsyncRead + AsyncWrite + Unpin>(reader: &mut Reader<S>, kind: u8) -> Result<Address, Failure> {
     match kind {
         ADDRESS_IPV4 => {
             let bytes = reader.take(4).await?;
@@ -253,7 +268,11 @@ fn target_of(address: Address, port: u16) -> Option<Target> {
     }
 }
 
-async fn negotiate4(reader: &mut Reader) -> Result<Request, Failure> {
+/// As [`negotiate5`], with a client of SOCKS4 or SOCKS4a.
+///
+/// # Errors
+/// What the client is told, or nothing where it is gone.
+pub async fn negotiate4<S: AsyncRead + AsyncWrite + Unpin>(reader: &mut Reader<S>) -> Result<Request, Failure> {
     let rejected = || Failure::Reply(message4(REJECTED_4).to_vec());
     let head = reader.take(8).await?;
     let user = reader.take_to_zero(limits::SOCKS_CREDENTIAL_BYTES).await?.ok_or_else(rejected)?;

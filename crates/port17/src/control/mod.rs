@@ -17,6 +17,7 @@ pub use asking::{circuits, draw_route, map, reload, status};
 pub use map::{MapLink, MapNode, MeshMap, Trust};
 pub use refusal::{Refusal, RefusalCode, Reloaded};
 pub use route::{CircuitStatus, Circuits, HopRole, HopSample, RouteSample, RouteWish};
+pub use server::{Bounds, exchange};
 pub use socket::{ControlError, ControlSocket};
 pub use status::{
     BottleStatus, LinkStatus, ListStatus, NetworkStatus, NodeName, ObjectCount, ObjectsStatus, Published, Role, SourceStatus,

@@ -13,7 +13,8 @@ use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
@@ -21,7 +22,7 @@ use super::{CIRCUITS_PATH, Daemon, MAP_PATH, RELOAD_PATH, ROUTE_PATH, Refusal, R
 
 /// What an asker may use up. Askers are this user or root; the bounds are against their mistakes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub struct Bounds {
     /// Askers at once; more wait.
     askers: usize,
     /// Bytes of a request's head.
@@ -35,7 +36,8 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    pub(super) const DEFAULT: Self = Self {
+    /// What the control socket allows.
+    pub const DEFAULT: Self = Self {
         askers: 32,
         head_bytes: 16 * 1024,
         body_bytes: 64 * 1024,
@@ -71,7 +73,8 @@ pub(super) async fn serve<D: Daemon>(listener: &UnixListener, daemon: Arc<D>, bo
     }
 }
 
-async fn exchange<D: Daemon>(stream: UnixStream, daemon: Arc<D>, bounds: Bounds) {
+/// One asker's connection: a request, its answer, and no more.
+pub async fn exchange<D: Daemon>(stream: impl AsyncRead + AsyncWrite + Unpin, daemon: Arc<D>, bounds: Bounds) {
     let service = service_fn(|request| {
         let daemon = Arc::clone(&daemon);
         async move { Ok::<_, Infallible>(answer(request, &*daemon, bounds).await) }
@@ -178,6 +181,7 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
     use tokio::task::JoinHandle;
 
     use super::super::{Circuits, MeshMap, Reloaded, Role, RouteSample, RouteWish, Status};

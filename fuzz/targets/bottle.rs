@@ -1,0 +1,4 @@
+//! See `src/bottle.rs`.
+#![cfg_attr(fuzzing, no_main)]
+
+port17_fuzz::target!(bottle);

@@ -1,0 +1,4 @@
+//! See `src/list_file.rs`.
+#![cfg_attr(fuzzing, no_main)]
+
+port17_fuzz::target!(list_file);

@@ -1,0 +1,4 @@
+//! See `src/store.rs`.
+#![cfg_attr(fuzzing, no_main)]
+
+port17_fuzz::target!(store);

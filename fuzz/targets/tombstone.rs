@@ -1,0 +1,4 @@
+//! See `src/tombstone.rs`.
+#![cfg_attr(fuzzing, no_main)]
+
+port17_fuzz::target!(tombstone);
