@@ -15,6 +15,7 @@ pub mod list_file;
 pub mod mesh_view;
 pub mod network_file;
 pub mod plane;
+pub mod planted;
 pub mod portmaster;
 pub mod store;
 pub mod system;
