@@ -174,7 +174,8 @@ def is_flow_allowed(who, phase, protocol, source, destination, port):
     if destination_is == "source":
         return protocol == "tcp" and port == SOURCE_PORT
     if source_is == "exit" and destination_is == "origin":
-        return (protocol == "tcp" and port in EXIT_PORTS) or (protocol == "udp" and port == 53)
+        # ICMP: the socket that asked for a name is gone when the answer comes.
+        return (protocol == "tcp" and port in EXIT_PORTS) or (protocol == "udp" and port == 53) or protocol in ("icmp", "icmpv6")
     return False
 
 
@@ -194,7 +195,7 @@ def judge_node(who, phase, chosen):
         if packet.protocol in (packets.ICMP, packets.ICMPV6) and who.what(packet.source)[1] in ("origin", "net"):
             continue  # the net says that nobody is where an exit wants to go
         answers = who.what(packet.source)[1] == "origin" and who.what(packet.destination)[1] == "exit" and packet.source_port == 53
-        protocol = {packets.TCP: "tcp", packets.UDP: "udp"}.get(packet.protocol, str(packet.protocol))
+        protocol = packets.NAMES.get(packet.protocol, str(packet.protocol))
         if not answers and not is_flow_allowed(who, phase, protocol, packet.source, packet.destination, packet.destination_port):
             yield "flow", packet.words()
 

@@ -5,6 +5,7 @@
 #   leak.sh             all
 #   leak.sh FAULT...    the honest part is short, and these faults alone are planted
 #
+# With PORT17_LEAK_KEEP=DIRECTORY the captures are kept there.
 # PORT17 is the release, PORT17_PLANTED_PROGRAM the same with the feature `planted`. docs/threat-model.md says what is judged.
 # Debian: conntrack curl iproute2 nftables openssl procps python3 tcpdump util-linux
 set -euo pipefail
@@ -19,6 +20,7 @@ only=("$@")
 # In everything that the clients say; no two runs have the same.
 word=$(python3 -c 'import random; print("".join(random.SystemRandom().choice("abcdefghijkmnpqrstuvwxyz23456789") for _ in range(18)))')
 streams=1000
+guards="fritz=anna greta=anna"
 
 # Each leak, whose program has it, and the kinds of findings that must come of it (judge.py).
 faults() {
@@ -64,7 +66,7 @@ topology() {
     add_home house 9
     add_inside house fritz 2
     add_inside house greta 3 --only 4
-    printf 'nameserver 45.18.7.7\noptions timeout:1 attempts:1\n' >"$work/resolv.conf"
+    printf 'nameserver 45.18.7.7\noptions timeout:2 attempts:3\n' >"$work/resolv.conf"
     who >"$work/who"
 }
 
@@ -80,15 +82,23 @@ who() {
     echo "word $word"
 }
 
+# What waits for a timeout waits briefly; what this machine may be slow at has all the time it needs.
 join() {
-    make_network bottle_interval=500ms bottle_burst=30 exit_dial_timeout=2s exit_resolve_timeout=2s guard_patience=3s guard_return=1s \
-        client_setups="100/s burst 500" backoff_max=1s
-    local host
-    for host in anna ben cleo; do join_as node "$host"; done
+    make_network bottle_interval=500ms bottle_burst=30 exit_dial_timeout=4s exit_resolve_timeout=10s created_timeout=5s guard_patience=5s \
+        guard_return=1s client_setups="100/s burst 500" backoff_min=200ms backoff_max=1s link_loss_grace=2s link_loss_interval=2s
+    all_at_once join_as node -- anna ben cleo
+    all_at_once join_as client -- fritz greta
     join_as node dora --exit "accept tcp *:80,443,1717,8080"
     join_as node emil --exit "accept tcp *:80,443,1717,8080,8443"
-    join_as client fritz
-    join_as client greta
+}
+
+# A command for each of these hosts, all at the same time.
+all_at_once() { # COMMAND... -- HOST...
+    local command=() host process processes=()
+    while [ "$1" != -- ]; do command+=("$1") && shift; done
+    shift
+    for host in "$@"; do "${command[@]}" "$host" & processes+=($!); done
+    for process in "${processes[@]}"; do wait "$process"; done
 }
 
 # A daemon that asks the name server of this world, honest or with a fault.
@@ -118,11 +128,11 @@ mesh_forms() {
     wait_for 30 all_lanes_stand
 }
 
-# Fritz is held to anna; greta has drawn her guards.
+# By their configuration both have anna for their first guard; the backups are drawn.
 clients_start() {
     local anna
     anna=$(status anna node_id)
-    sed -i "s/^\[client\]/[client]\nguard = \"$anna\"/" "$work/at/fritz/port17.toml"
+    sed -i "s/^\[client\]/[client]\nguard = \"$anna\"/" "$work"/at/{fritz,greta}/port17.toml
     launch fritz
     launch greta
     wait_for 30 gets_through fritz
@@ -135,17 +145,17 @@ guard_of() { # CLIENT
     status "$1" guard portname | cut -d~ -f1
 }
 
+# Before the first connection: so that every stream has its beginning, and no flow that stood before seems new.
 watch_all() {
-    local host
-    # Before the first connection: so that every stream has its beginning, and no flow that stood before seems new.
-    for host in "${nodes[@]}" fritz greta origin house; do capture "cap-$host" "$host" eth0; done
-    for host in "${nodes[@]}"; do watch_flows "flows-$host" "$host"; done
+    all_at_once watch_packets -- "${nodes[@]}" fritz greta origin house
+    all_at_once watch_new_flows -- "${nodes[@]}"
 }
 
-nothing_was_missed() {
-    local host
-    for host in "${nodes[@]}" fritz greta origin house; do end_capture "cap-$host" || { cat "$work/logs/cap-$host"; return 1; }; done
-}
+watch_packets() { capture "cap-$1" "$1" eth0; }
+watch_new_flows() { watch_flows "flows-$1" "$1"; }
+
+nothing_was_missed() { all_at_once has_missed_nothing -- "${nodes[@]}" fritz greta origin house; }
+has_missed_nothing() { end_capture "cap-$1" || { cat "$work/logs/cap-$1"; return 1; }; }
 
 # ---- Phases ----
 
@@ -182,7 +192,7 @@ applications_begin() {
     local client
     : >"$work/applications.go"
     for client in fritz greta; do
-        (while [ -e "$work/applications.go" ]; do transfers "$client" 40 "$((RANDOM * 100))" 10 && cat "$work/transfers.$client" >>"$work/applications.$client"; done) &
+        (while [ -e "$work/applications.go" ]; do transfers "$client" 20 "$((RANDOM * 100))" 10 && cat "$work/transfers.$client" >>"$work/applications.$client" && sleep 0.3; done) 4<&- &
         echo $! >"$work/pids/applications-$client"
     done
     wait_for 20 some_arrived 20
@@ -204,14 +214,12 @@ applications_end() {
 streams_pass() {
     begin
     transfers fritz $streams
-    end streams still "$(guards)"
+    end streams still "$guards"
     cut -d' ' -f1,2 "$work/transfers.fritz" | sort | uniq -c
     [ "$(arrived fritz)" -eq $streams ]
     # Those that must fail have failed.
     [ "$(grep -vc '^0 200 ' "$work/transfers.fritz")" -ge 7 ]
 }
-
-guards() { echo "fritz=anna greta=$(guard_of greta)"; }
 
 exits_are_killed() {
     begin
@@ -225,28 +233,28 @@ exits_are_killed() {
     wait_for 30 gets_through fritz
     applications_end
     mesh_is_whole
-    end exits-killed moving "$(guards)"
+    end exits-killed moving "$guards"
 }
 
-# Fritz, who is held to his guard, waits; greta goes over to a backup, and back.
-guards_are_killed() {
-    local first second
+# Both clients go over to a backup, and back when their first guard is there again.
+guard_is_killed() {
+    local fritz greta
     begin
-    first=$(guard_of greta)
     applications_begin
     kill_hard anna
-    [ "$first" = anna ] || kill_hard "$first"
-    wait_for 30 gets_through greta
-    second=$(guard_of greta)
-    note "greta's guard is $first, then $second; fritz waits for anna"
-    fails gets_through fritz
+    wait_for 40 gets_through fritz
+    wait_for 40 gets_through greta
+    fritz=$(guard_of fritz) greta=$(guard_of greta)
+    note "fritz's guard is $fritz now, greta's $greta"
     launch anna
-    [ "$first" = anna ] || launch "$first"
-    wait_for 30 gets_through fritz
+    wait_for 40 is_guard_of fritz anna
+    wait_for 40 is_guard_of greta anna
     applications_end
     mesh_is_whole
-    end guards-killed moving "fritz=anna greta=$first,$second"
+    end guard-killed moving "fritz=anna,$fritz greta=anna,$greta"
 }
+
+is_guard_of() { [ "$(guard_of "$1")" = "$2" ]; } # CLIENT NODE
 
 clients_are_killed() {
     begin
@@ -264,7 +272,7 @@ clients_are_killed() {
     stop greta
     sleep 1
     applications_end
-    end clients-killed lane "$(cat "$work/guards")"
+    end clients-killed lane "$guards"
 }
 
 mesh_is_whole() {
@@ -276,39 +284,42 @@ mesh_is_whole() {
 again() { # HOST [PROGRAM [FAULT]]
     kill_hard "$1"
     launch "$@"
-    if [ "$(cat "$work/at/$1/role")" = node ]; then mesh_is_whole; else wait_for 10 is_ready "$1" || true; fi
+    wait_for 40 all_lanes_stand
 }
 
 # The program of the faults by itself does nothing wrong: what is found later comes of the fault.
 nothing_planted() {
+    kill_hard emil
+    launch emil "$PORT17_PLANTED_PROGRAM"
     again anna "$PORT17_PLANTED_PROGRAM"
-    again emil "$PORT17_PLANTED_PROGRAM"
     kill_hard fritz || true
     begin
     launch fritz "$PORT17_PLANTED_PROGRAM"
     wait_for 20 gets_through fritz
     transfers fritz 60
-    end no-fault lane "$(cat "$work/guards")"
+    end no-fault lane "$guards"
     [ "$(arrived fritz)" -eq 60 ]
-    again anna
-    again emil
 }
 
+# A fault in one program, the honest or faultless one in all others. A client begins anew within the phase.
 plant() { # FAULT HOST KINDS
+    local last
+    last=$(cat "$work/faulty" 2>/dev/null || true)
+    if [ -n "$last" ] && [ "$last" != "$2" ]; then again "$last"; fi
+    kill_hard fritz || true
     if [ "$2" = fritz ]; then
-        kill_hard fritz || true
         begin
         launch fritz "$PORT17_PLANTED_PROGRAM" "$1"
     else
+        echo "$2" >"$work/faulty"
         again "$2" "$PORT17_PLANTED_PROGRAM" "$1"
-        kill_hard fritz || true
         begin
         launch fritz
     fi
-    wait_for 10 is_ready fritz || true
-    transfers fritz 24 0 6
-    end "$1" lane "$(cat "$work/guards")" "$3"
-    [ "$2" = fritz ] || again "$2"
+    # With some faults it does not come to that.
+    wait_for 15 is_ready fritz || true
+    transfers fritz 24 0 10
+    end "$1" lane "$guards" "$3"
 }
 
 # Every fault is in the table above, with its finding, and what ships has none of them.
@@ -362,11 +373,9 @@ check "all join" join
 check "the mesh forms" told "${nodes[*]}" mesh_forms
 check "the clients get through" told "fritz greta" clients_start
 check "$streams client streams pass" told "fritz anna dora emil" streams_pass
-guards >"$work/guards"
 if [ ${#only[@]} -eq 0 ]; then
     check "exits are killed under load" told "fritz greta" exits_are_killed
-    check "guards are killed under load" told "fritz greta" guards_are_killed
-    guards >"$work/guards"
+    check "the guard is killed under load" told "fritz greta" guard_is_killed
     check "clients are killed under load" told "fritz greta" clients_are_killed
 fi
 while read -r -u 4 fault host kinds; do
@@ -376,8 +385,9 @@ while read -r -u 4 fault host kinds; do
 done 4< <(faults)
 check "no capture has lost a packet" nothing_was_missed
 from=$EPOCHREALTIME
+if [ -n "${PORT17_LEAK_KEEP:-}" ]; then mkdir -p "$PORT17_LEAK_KEEP" && cp -r "$work"/{*.pcap,who,phases,said,logs} "$PORT17_LEAK_KEEP"; fi
 check "all of it is judged" told judge judge
-note "judged in $(seconds_since "$from") s"
+sed "s/^/      /" "$work/logs/judge"; note "judged in $(seconds_since "$from") s"
 verdicts
 check "no daemon's store or configuration holds a word" files_hold_no_word
 finish_hosts

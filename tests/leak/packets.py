@@ -12,6 +12,7 @@ import struct
 from dataclasses import dataclass
 
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
+NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMPV6: "icmpv6"}
 ARP = 0x0806
 SYN, RST, ACK = 2, 4, 16
 ETHERNET, RAW_IP, COOKED, COOKED_2 = 1, (12, 14, 101, 228, 229), 113, 276
@@ -46,10 +47,9 @@ class Packet:
 
     def words(self):
         """For people."""
-        names = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMPV6: "icmpv6"}
         if not self.source:
             return f"ethertype {self.ethertype:#06x}"
-        name = names.get(self.protocol, f"protocol {self.protocol}")
+        name = NAMES.get(self.protocol, f"protocol {self.protocol}")
         if self.protocol in (TCP, UDP):
             return f"{name} {self.source}:{self.source_port} > {self.destination}:{self.destination_port}"
         return f"{name} {self.source} > {self.destination}"
