@@ -182,7 +182,7 @@ end() { # NAME still|lane|moving GUARDS [KINDS]
 # So many transfers by curl on a client, forty at a time, and those that must fail; what became of each of them.
 transfers() { # CLIENT COUNT [BEGINNING [SECONDS]]
     python3 "$leak_here/load.py" "$work/curl.$1" "$2" "$word" "$(address dora)" "${3:-0}"
-    in_host "$1" timeout "${4:-60}" curl --parallel --parallel-immediate --parallel-max 40 --config "$work/curl.$1" >"$work/transfers.$1" 2>/dev/null || true
+    in_host "$1" timeout "${4:-120}" curl --parallel --parallel-immediate --parallel-max 40 --config "$work/curl.$1" >"$work/transfers.$1" 2>/dev/null || true
 }
 
 arrived() { grep -c '^0 200 ' "$work/transfers.$1" || true; } # CLIENT

@@ -14,7 +14,7 @@ first = int(beginning[0]) if beginning else 0
 SOCKS, HTTP = "socks5h://user{}:secret@127.0.0.1:1080", "http://user{}:secret@127.0.0.1:1080"
 
 
-def transfer(url, user, *more, proxy=SOCKS, seconds=20):
+def transfer(url, user, *more, proxy=SOCKS, seconds=60):
     return [
         f'url = "{url}"', f'proxy = "{proxy.format(user)}"', 'output = "/dev/null"', "silent", f"max-time = {seconds}",
         f'header = "X-Canary: h{word}"', r'write-out = "%{exitcode} %{http_code} %{url}\n"', *more,
