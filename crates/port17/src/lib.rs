@@ -16,6 +16,7 @@ pub mod mesh_view;
 pub mod network_file;
 pub mod objects;
 pub mod plane;
+pub mod planted;
 pub mod portmaster;
 pub mod store;
 pub mod system;

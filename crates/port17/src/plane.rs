@@ -17,6 +17,7 @@ use port17_proto::lane::reader::{CircuitFault, Port};
 use port17_proto::limits::SETUP_QUEUE;
 use port17_proto::node::io::{Input, LaneId, Peer};
 use port17_proto::params::Params;
+use port17_proto::planted::planted;
 use port17_proto::wire::registry::SetupStatus;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -24,6 +25,7 @@ use tokio::sync::mpsc;
 use crate::edge::{Edge, Opener, run_exit};
 use crate::lane::{Carrier, Clock, Lane, LaneEvent, lock};
 use crate::objects::Objects;
+use crate::planted;
 
 /// A lane that carries circuits, and whose it is.
 #[derive(Clone)]
@@ -308,6 +310,9 @@ impl Hop<Lane> for Plane {
     }
 
     fn onward(&self, next: NodeId) -> Option<Onward<Lane>> {
+        if planted("leak-lane-for-setup") {
+            planted::knock_at(&next);
+        }
         self.lane_to(next).map(|Carrying { lane, circuits, .. }| Onward { lane, circuits })
     }
 

@@ -151,6 +151,12 @@ impl World {
                 self.hosts[host].guards = Some(set);
                 self.looks.insert(host);
             }
+            Output::LeaveGuard(node) => {
+                let flows = |edge: &Edge| !edge.is_over && edge.route.first() == Some(&node) && !edge.flows.is_empty();
+                if !self.hosts[host].client.circuits.iter().any(|standing| flows(&standing.edge.borrow())) {
+                    self.inputs.push_back((host, Input::GuardIdle(node)));
+                }
+            }
             Output::ListAccepted { seq } => {
                 if seq > self.list_seq {
                     self.findings.report("list", format!("host {host} takes list {seq}, which the roots have not signed"));
@@ -503,6 +509,7 @@ fn kind(input: &Input) -> (u8, u64) {
         Input::List(bytes) => (27, bytes.len() as u64),
         Input::SeqStored(seq) => (28, seq.0),
         Input::SeqNotStored(seq) => (29, seq.0),
+        Input::GuardIdle(node) => (32, u64::from(node.0[0])),
         Input::Tick => (30, 0),
         Input::Shutdown => (31, 0),
     }

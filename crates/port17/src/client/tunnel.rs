@@ -24,6 +24,7 @@ use port17_proto::lane::credit::Granter;
 use port17_proto::lane::reader::{Command, Install, Port};
 use port17_proto::limits::{FIRST_WINDOW_CELLS, STANDING_CIRCUITS};
 use port17_proto::navigator::{self, NoRoute, RouteRequest, RouteSample};
+use port17_proto::planted::planted;
 use port17_proto::wire::registry::{ResetCode, SetupStatus, StreamProtocol};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -32,6 +33,7 @@ use crate::edge::{Edge, EdgeStream, Progress, run_client};
 use crate::lane::lock;
 use crate::mesh_view::MeshView;
 use crate::plane::{Carrying, Plane, unix_ms};
+use crate::planted;
 
 pub use port17_proto::circuit::message::{Host, Target};
 
@@ -196,6 +198,9 @@ impl Tunnel {
     /// # Errors
     /// See [`OpenError`]; nothing is ever sent directly instead (law 7).
     pub async fn open(&self, target: &Target, isolation: &Isolation, first_data: Bytes) -> Result<TunnelStream, OpenError> {
+        if cfg!(feature = "planted") {
+            planted::before_open(target).await;
+        }
         let opening = self.open_somewhere(target, isolation, first_data);
         tokio::time::timeout(self.plane.params.open_timeout, opening).await.unwrap_or(Err(OpenError::Timeout))
     }
@@ -448,6 +453,9 @@ impl Tunnel {
         let hops: Option<Vec<_>> = route.iter().map(|node| Some(RouteHop { node: *node, key: key(node)? })).collect();
         let hops = hops.ok_or(OpenError::NoRoute)?;
         let guard = *route.first().ok_or(OpenError::NoRoute)?;
+        if planted("leak-exit-dial") {
+            route.last().into_iter().for_each(planted::knock_at);
+        }
         let carrying = self.lane_with_room(guard)?;
         let (origin, packet) = {
             let mut entropy = lock(&self.entropy);

@@ -20,6 +20,7 @@ use port17_proto::node::Node;
 use port17_proto::node::guard::GuardSet;
 use port17_proto::node::io::{DialId, Input, LaneId, LaneLoss, Output, Peer, ShownKey};
 use port17_proto::params::Rate;
+use port17_proto::planted::planted;
 use port17_proto::wire::message::{split_into_pieces, write_control_body};
 use port17_proto::wire::registry::{BODY_BYTES, CONTROL_FLAG_URGENT, Command as Code, HEADER_BYTES};
 use tokio::sync::{mpsc, watch};
@@ -42,6 +43,7 @@ use crate::keystore::SeqFile;
 use crate::lane::{self, Lane};
 use crate::mesh_view::MeshView;
 use crate::plane::{Carrying, Plane, unix_ms};
+use crate::planted;
 use crate::system;
 
 /// The files of a daemon.
@@ -298,6 +300,12 @@ impl Driver {
         let pinned = guards.into_iter().find(|guard| guard.node == active);
         let hop2 = pinned.map(|guard| guard.hop2).unwrap_or_default();
         let linked = self.plane.lane_to(active).is_some();
+        if cfg!(feature = "planted") {
+            planted::note_guard(active);
+        }
+        if planted("leak-map") {
+            planted::ask_another_node();
+        }
         self.first.send_replace(Some(FirstHops { guard: active, linked, hop2 }));
     }
 
@@ -431,6 +439,9 @@ impl Driver {
     fn admit(&mut self, lane: LaneId, peer: Peer, circuits: u32) {
         if let Some(held) = self.lanes.get_mut(&lane) {
             held.node = peer.node();
+            if planted("leak-guard-names-client") && held.node.is_none() {
+                planted::name_client(held.remote);
+            }
         }
         // Before the first circuit can come over it (law 1).
         if self.view_renewal.is_old() {
@@ -597,6 +608,9 @@ impl Driver {
     fn renew_view(&mut self) {
         let margin_ms = u64::try_from(self.plane.params.circuit_key_margin.as_millis()).unwrap_or(u64::MAX);
         let view = Arc::new(MeshView::build(&self.bottles(), margin_ms));
+        if cfg!(feature = "planted") {
+            planted::note_nodes(&self.bottles());
+        }
         self.view.send_replace(view);
         self.view_renewal.made(Instant::now());
         self.renew_guard();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use port17_proto::circuit::mux::{Received, StreamState};
 use port17_proto::ids::StreamId;
+use port17_proto::planted::planted;
 use port17_proto::wire::registry::ResetCode;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,6 +14,7 @@ use tokio::sync::Notify;
 use super::{Bell, Edge};
 use crate::lane::lock;
 use crate::objects::Counted;
+use crate::planted;
 
 /// The application ended badly, or the stream was reset: the other side is to be told so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +104,9 @@ impl EdgeStream {
                 size = (size * 2).min(LARGEST_READ_BYTES);
             } else if read < size / 4 {
                 size = (size / 2).max(FIRST_READ_BYTES);
+            }
+            if planted("leak-alpn") {
+                planted::show_guard_first_bytes(&chunk);
             }
             self.edge.with_mux(|mux, _| mux.push_data(self.id, chunk));
         }

@@ -13,6 +13,7 @@ use port17_proto::lane::queue::{CreditDue, LaneQueue};
 use port17_proto::lane::reader::{CircuitFault, Event, LinkFault, Port, Reader};
 use port17_proto::limits::{LANE_READ_BYTES, LANE_WRITE_FRAMES, RECORD_FRAMES};
 use port17_proto::node::io::LaneLoss;
+use port17_proto::planted::planted;
 use port17_proto::wire::message::{MessageStream, RawMessage};
 use port17_proto::wire::registry::FRAME_BYTES;
 use tokio::net::TcpStream;
@@ -20,6 +21,7 @@ use tokio::net::TcpStream;
 use super::record::{MAX_RECORD, Opened, Opener, Sealer};
 use super::tls::Established;
 use super::{Clock, Lane, lock};
+use crate::planted;
 
 /// What a lane says to the rest of the daemon.
 pub enum LaneEvent {
@@ -313,6 +315,9 @@ async fn write(lane: Lane, stream: Arc<TcpStream>, mut sealer: Sealer, clock: Cl
             continue;
         }
         records.clear();
+        if planted("leak-record") {
+            records.extend(planted::unsaid());
+        }
         for batch in take.frames.chunks(RECORD_FRAMES) {
             let mut parts = [&[][..]; RECORD_FRAMES];
             parts.iter_mut().zip(batch).for_each(|(part, frame)| *part = frame.bytes());

@@ -1,0 +1,475 @@
+# Real hosts: network namespaces around a bridge, with NAT and wires between them, and daemons of Port17 on them. To be sourced by the
+# scenarios beside this file; README.md draws the topology. What a function needs to remember stands in files, so that it may be called
+# within `check`, too. Everything made here begins with this run's prefix or lies in $work, and is destroyed on any exit.
+# shellcheck shell=bash disable=SC2154
+
+# shellcheck source=tests/e2e/checks.bash
+source "$(dirname "${BASH_SOURCE[0]}")/../e2e/checks.bash"
+
+hosts_here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+scenario=$(basename "$0" .sh)
+tag=p17h$$
+web=$work/web
+# The world's server, by each of its names and addresses.
+WORLD4=45.17.9.9 WORLD6=2a17:9::9
+# The names of it that every exit knows.
+ORIGIN=origin.example ORIGIN6=origin6.example
+began=$EPOCHREALTIME
+mkdir -p "$work"/{pids,logs,wires,at,spaces} "$web"
+exec 3>&1
+
+# A figure beside a check that passes.
+note() { printf '      %s\n' "$*" >&3; }
+
+seconds_since() { awk "BEGIN { printf \"%.1f\", $EPOCHREALTIME - $1 }"; }
+
+# Ends the script with a skip where this machine cannot do it.
+need_hosts() {
+    local why=''
+    [ "$(id -u)" -eq 0 ] || why="it takes root"
+    if [ -z "$why" ] && ! { ip netns add "$tag-try" && ip netns delete "$tag-try"; } 2>/dev/null; then
+        why="this kernel gives no network namespaces here"
+    fi
+    [ -n "$why" ] || [ -c /dev/net/tun ] || why="there is no /dev/net/tun"
+    [ -n "$why" ] || { ip -o link >"$work/links.before" && forget_the_dead && return; }
+    skip "hosts $scenario" "$why"
+    finish
+    exit
+}
+
+# ---- Hosts ----
+
+space() { printf '%s-%s' "$tag" "$1"; }
+
+# Runs a command on a host: its network, the files of this machine.
+in_host() { # HOST COMMAND...
+    local host=$1
+    shift
+    nsenter --net="/run/netns/$tag-$host" "$@"
+}
+
+make_space() { # HOST
+    local space
+    space=$(space "$1")
+    ip netns add "$space"
+    stat -Lc %i "/run/netns/$space" >"$work/spaces/$1"
+    mkdir -p "$work/at/$1"
+    # An address holds at once, and nobody talks unasked.
+    in_host "$1" sysctl -qw net.ipv6.conf.{all,default}.accept_dad=0 net.ipv6.conf.{all,default}.accept_ra=0 \
+        net.ipv6.conf.{all,default}.router_solicitations=0
+    ip -n "$space" link set lo up
+}
+
+# The middle of everything: a bridge, and routes between it and all other links. And the world, with its servers.
+make_internet() {
+    make_space net
+    in_host net sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+    ip -n "$tag-net" link add bridge type bridge mcast_snooping 0
+    ip -n "$tag-net" addr add 192.0.2.254/24 dev bridge
+    ip -n "$tag-net" addr add 2001:db8::fe/64 dev bridge
+    ip -n "$tag-net" link set bridge up
+    make_space world
+    plug world
+    ip -n "$tag-net" addr add 45.17.9.1/24 dev to-world
+    ip -n "$tag-net" addr add 2a17:9::1/64 dev to-world
+    give_address world $WORLD4/24 45.17.9.1
+    give_address world $WORLD6/64 2a17:9::1
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=world -addext "subjectAltName=IP:$WORLD4,IP:$WORLD6" \
+        -addext basicConstraints=critical,CA:FALSE -keyout "$work/web.key" -out "$work/web.pem" 2>/dev/null
+    spawn origin world python3 "$hosts_here/origin.py" serve "$web" "$work/origin.log" "$work/web.pem" "$work/web.key"
+    wait_for 10 test -e "$work/origin.log.ready"
+}
+
+# A cable from a host's eth0 to `to-HOST` in the middle: a veth pair, or a wire where settings of one are given.
+plug() { # HOST [WIRE-SETTING...]
+    local host=$1
+    shift
+    if [ $# -eq 0 ]; then
+        ip -n "$tag-net" link add "to-$host" type veth peer name eth0 netns "$tag-$host"
+    else
+        lay_wire "$host" net "to-$host" "$@"
+    fi
+    ip -n "$tag-net" link set "to-$host" up
+    ip -n "$tag-$host" link set eth0 up
+}
+
+give_address() { # HOST ADDRESS/LENGTH GATEWAY
+    local family=4
+    [[ $2 != *:* ]] || family=6
+    ip -n "$tag-$1" addr add "$2" dev eth0
+    ip -n "$tag-$1" "-$family" route replace default via "$3"
+    echo "${2%/*}" >"$work/at/$1/address$family"
+}
+
+# A host's own address; fails where it has none of that family.
+address() { # HOST [4|6]
+    cat "$work/at/$1/address${2:-4}"
+}
+
+# A host at the bridge: 192.0.2.NUMBER and 2001:db8::NUMBER.
+add_host() { # HOST NUMBER [--only 4|6] [--wire SETTING...]
+    local host=$1 number=$2 only=''
+    shift 2
+    if [ "${1:-}" = --only ]; then only=$2 && shift 2; fi
+    if [ "${1:-}" = --wire ]; then shift && set -- "${@:-delay_ms=0}"; fi
+    make_space "$host"
+    plug "$host" "$@"
+    ip -n "$tag-net" link set "to-$host" master bridge
+    [ "$only" = 6 ] || give_address "$host" "192.0.2.$number/24" 192.0.2.254
+    [ "$only" = 4 ] || give_address "$host" "2001:db8::$number/64" 2001:db8::fe
+}
+
+# A host with a link of its own to the middle, which may be narrower: 198.51.100.(4 NUMBER + 2) and 2001:db8:2:NUMBER::2.
+add_routed_host() { # HOST NUMBER [--mtu N] [--wire SETTING...]
+    local host=$1 number=$2 mtu=1500
+    shift 2
+    if [ "${1:-}" = --mtu ]; then mtu=$2 && shift 2; fi
+    if [ "${1:-}" = --wire ]; then shift && set -- "${@:-delay_ms=0}"; fi
+    make_space "$host"
+    plug "$host" "$@"
+    ip -n "$tag-net" link set "to-$host" mtu "$mtu"
+    ip -n "$tag-$host" link set eth0 mtu "$mtu"
+    ip -n "$tag-net" addr add "198.51.100.$((4 * number + 1))/30" dev "to-$host"
+    ip -n "$tag-net" addr add "2001:db8:2:$number::1/64" dev "to-$host"
+    give_address "$host" "198.51.100.$((4 * number + 2))/30" "198.51.100.$((4 * number + 1))"
+    give_address "$host" "2001:db8:2:$number::2/64" "2001:db8:2:$number::1"
+}
+
+# A router as people have it at home: IPv4 behind one address, IPv6 with a firewall that lets nothing in unasked, flows of UDP soon forgotten.
+add_home() { # HOME NUMBER [--mtu N] [--wire SETTING...]
+    local home=$1 number=$2
+    add_routed_host "$@"
+    echo "$number" >"$work/at/$home/number"
+    ip -n "$tag-$home" link add lan type bridge mcast_snooping 0
+    ip -n "$tag-$home" addr add "10.17.$number.1/24" dev lan
+    ip -n "$tag-$home" addr add "2001:db8:1:$number::1/64" dev lan
+    ip -n "$tag-$home" link set lan up
+    ip -n "$tag-net" route add "2001:db8:1:$number::/64" via "2001:db8:2:$number::2"
+    in_host "$home" sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+    in_host "$home" nft -f - <<'NFT'
+table inet home {
+    chain out { type nat hook postrouting priority srcnat; meta nfproto ipv4 oifname "eth0" masquerade; }
+    chain pass {
+        type filter hook forward priority filter; policy drop
+        ct state established,related accept
+        iifname "lan" accept
+    }
+}
+NFT
+    in_host "$home" sysctl -qw net.netfilter.nf_conntrack_udp_timeout=2 net.netfilter.nf_conntrack_udp_timeout_stream=4
+}
+
+# A host behind a home's router: 10.17.HOME.NUMBER and 2001:db8:1:HOME::NUMBER.
+add_inside() { # HOME HOST NUMBER [--only 4|6]
+    local home=$1 host=$2 number=$3 lan only=${5:-}
+    lan=$(cat "$work/at/$home/number")
+    make_space "$host"
+    ip -n "$tag-$home" link add "to-$host" type veth peer name eth0 netns "$tag-$host"
+    ip -n "$tag-$home" link set "to-$host" master lan up
+    ip -n "$tag-$host" link set eth0 up
+    [ "$only" = 6 ] || give_address "$host" "10.17.$lan.$number/24" "10.17.$lan.1"
+    [ "$only" = 4 ] || give_address "$host" "2001:db8:1:$lan::$number/64" "2001:db8:1:$lan::1"
+}
+
+# ---- Wires ----
+
+lay_wire() { # HOST OTHER DEVICE-THERE SETTING...
+    local host=$1 other=$2 device=$3
+    shift 3
+    spawn "wire-$host" net python3 "$hosts_here/wire.py" run --left "$tag-$host:eth0" --right "$tag-$other:$device" \
+        --control "$work/wires/$host" --pcap "$work/wires/$host.pcap" --seed "${SEED:-17}" "$@"
+    wait_for 10 test -S "$work/wires/$host" || { cat "$work/logs/wire-$host"; return 1; }
+    # What the wire is too slow for is its own to lose, and counted there.
+    ip -n "$tag-$host" link set eth0 txqueuelen 10000
+    ip -n "$tag-$other" link set "$device" txqueuelen 10000
+}
+
+# Says something to a host's wire: set, counts, stop, end. Left is the host, right the middle.
+wire() { # HOST WORDS...
+    python3 "$hosts_here/wire.py" ask "$work/wires/$1" "${@:2}"
+}
+
+cut_wire() { wire "$1" set cut=1; }  # HOST
+mend_wire() { wire "$1" set cut=0; } # HOST
+
+# A counter of a device as the kernel has it: rx_packets, tx_bytes, tx_dropped ...
+counter() { # HOST DEVICE NAME
+    in_host "$1" ip -j -s link show dev "$2" | python3 -c 'import json, sys
+way, _, name = sys.argv[1].partition("_")
+print(json.load(sys.stdin)[0]["stats64"][way][name])' "$3"
+}
+
+# Stops a host's wire and compares its counts with those of both kernels and with its pcap file, to the byte.
+wire_is_exact() { # HOST
+    wire "$1" stop >"$work/wires/$1.json"
+    in_host "$1" ip -j -s link show dev eth0 >"$work/wires/$1.left"
+    in_host net ip -j -s link show dev "to-$1" >"$work/wires/$1.right"
+    python3 "$hosts_here/wire_exact.py" "$work/wires/$1"
+}
+
+# ---- Processes ----
+
+# Starts a program on a host; its process in pids/NAME, what it says in logs/NAME.
+spawn() { # NAME HOST COMMAND...
+    local name=$1 host=$2
+    shift 2
+    (exec 3>&- && exec nsenter --net="/run/netns/$tag-$host" "$@") >>"$work/logs/$name" 2>&1 </dev/null &
+    echo $! >"$work/pids/$name"
+}
+
+process() { cat "$work/pids/$1"; } # NAME
+
+is_alive() { # NAME
+    local process
+    process=$(process "$1")
+    kill -0 "$process" 2>/dev/null && ! grep -q '^State:.*Z' "/proc/$process/status"
+}
+
+is_gone() { ! is_alive "$1"; }
+
+send_signal() { kill "-$2" "$(process "$1")"; } # NAME SIGNAL
+
+# Ends a program in order.
+stop() { # NAME
+    send_signal "$1" TERM
+    wait_for 20 is_gone "$1"
+}
+
+kill_hard() { # NAME
+    send_signal "$1" KILL
+    wait_for 5 is_gone "$1"
+}
+
+# Packets at a host's device, complete or a failure: begun before it returns, read back by `tcpdump -r`.
+capture() { # NAME HOST DEVICE FILTER...
+    local name=$1 host=$2 device=$3
+    shift 3
+    spawn "$name" "$host" tcpdump -i "$device" -n -s 0 -B 65536 -U -Z root -w "$work/$name.pcap" "$@"
+    wait_for 10 grep -q 'listening on' "$work/logs/$name"
+}
+
+# Fails where the kernel dropped a packet.
+end_capture() { # NAME
+    wait_for 10 nothing_waits "$1"
+    send_signal "$1" INT
+    wait_for 20 is_gone "$1"
+    grep -q '^0 packets dropped by kernel' "$work/logs/$1"
+}
+
+# A capture that has written all it saw grows no more.
+nothing_waits() { # NAME
+    local before
+    before=$(stat -c %s "$work/$1.pcap")
+    sleep 0.3
+    [ "$(stat -c %s "$work/$1.pcap")" = "$before" ]
+}
+
+# Every new flow of a host, a line each in logs/NAME, by the kernel's own tracking.
+watch_flows() { # NAME HOST
+    local name=$1 host=$2
+    in_host "$host" nft 'table inet watch { chain out { type filter hook output priority 0; ct state new counter; }; chain in { type filter hook input priority 0; ct state new counter; }; }'
+    spawn "$name" "$host" conntrack -E -e NEW -o timestamp
+    wait_for 10 hears_events "$(process "$name")"
+}
+
+# A netlink socket of netfilter (12) that is in some group.
+hears_events() { awk '$2 == 12 && $4 != "00000000" { found = 1 } END { exit !found }' "/proc/$1/net/netlink"; } # PROCESS
+
+# ---- Port17 ----
+
+# The network of this run: `--private`, its list by HTTPS from the world, with own parameters as NAME=VALUE.
+make_network() { # [PARAMETER=VALUE...]
+    local parameter sources=(--source "https://$WORLD4:8443/bootstrap-nodes.json" --source "https://[$WORLD6]:8443/bootstrap-nodes.json")
+    "$PORT17" network new mesh --private "${sources[@]}" --ca "$work/web.pem" --output "$work/network" >"$work/logs/network" 2>&1
+    for parameter in "$@"; do printf '%s = "%s"\n' "${parameter%%=*}" "${parameter#*=}" >>"$work/network/mesh.network.toml"; done
+}
+
+# Makes a host a node or a client of the network.
+join_as() { # node|client HOST [INIT-OPTION...]
+    local role=$1 host=$2 at=$work/at/$2 addresses=()
+    shift 2
+    if [ "$role" = node ]; then
+        [ ! -e "$at/address4" ] || addresses+=(--address "$(address "$host" 4):1717")
+        [ ! -e "$at/address6" ] || addresses+=(--address "[$(address "$host" 6)]:1717")
+    fi
+    echo "$role" >"$at/role"
+    in_host "$host" "$PORT17" --config "$at/port17.toml" init --network "$work/network/mesh.network.toml" --label "$host" "${addresses[@]}" "$@" \
+        >>"$work/logs/$host" 2>&1
+}
+
+join_as_exit() { # HOST [INIT-OPTION...]
+    join_as node "$1" --exit "accept tcp *:80,443" "${@:2}"
+    sed -i "s/^# \[exit.hosts\]/[exit.hosts]\n\"$ORIGIN\" = \"$WORLD4\"\n\"$ORIGIN6\" = \"$WORLD6\"/" "$work/at/$1/port17.toml"
+}
+
+# Starts a host's daemon, with variables of the environment where they are given.
+start() { # HOST [VARIABLE=VALUE...]
+    spawn "$1" "$1" env "${@:2}" "$PORT17" --config "$work/at/$1/port17.toml" "$(cat "$work/at/$1/role")"
+}
+
+# A command of Port17 about a host's daemon.
+ask() { # HOST COMMAND...
+    "$PORT17" --config "$work/at/$1/port17.toml" "${@:2}"
+}
+
+# What a host's daemon says of itself, or a value of it: status anna bottle seq.
+status() { # HOST [KEY...]
+    ask "$1" status --json >"$work/at/$1/status.json" || [ -s "$work/at/$1/status.json" ] || return
+    json "$work/at/$1/status.json" "${@:2}"
+}
+
+is_ready() { ask "$1" status >/dev/null; } # HOST
+
+# Links of a host's daemon that stand in both Bottles, or are a client's.
+links_up() { # HOST
+    ask "$1" status --json | python3 -c 'import json, sys
+links = json.load(sys.stdin)["links"]
+print(sum(link["up"] and all(link.get("published", {"": True}).values()) for link in links))'
+}
+
+has_links() { [ "$(links_up "$1")" -ge "$2" ]; } # HOST COUNT
+
+# A map as one line, the same for the same map.
+map_line() { ask "$1" map --json | python3 "$here/map_line.py"; } # HOST
+
+# All these have the same map, with so many linked nodes in it.
+have_one_map() { # COUNT HOST...
+    local host line first
+    first=$(map_line "$2") || return
+    [ "${first%% *}" = "$1" ] || return
+    for host in "${@:3}"; do
+        line=$(map_line "$host") || return
+        [ "$line" = "$first" ] || return
+    done
+}
+
+# Signs a list of these nodes and puts it where the network looks for it.
+sign_list() { # HOST...
+    local host bottles=()
+    for host in "$@"; do
+        wait_for 10 ask "$host" bottle export --output "$work/network/$host.bottle"
+        bottles+=("$work/network/$host.bottle")
+    done
+    "$PORT17" network sign --network "$work/network/mesh.network.toml" --key "$work/network/root-1.key" \
+        --list "$work/network/bootstrap-nodes.json" "${bottles[@]}" >>"$work/logs/network" 2>&1
+    cp "$work/network/bootstrap-nodes.json" "$web/new" && mv "$web/new" "$web/bootstrap-nodes.json"
+}
+
+# Starts these nodes, gives them a list of themselves, and waits until all have one map of all.
+form() { # NODE...
+    local host
+    for host in "$@"; do start "$host"; done
+    sign_list "$@"
+    for host in "$@"; do wait_for 10 ask "$host" reload; done
+    wait_for 30 have_one_map $# "$@" || { for host in "$@"; do ask "$host" status; map_line "$host"; done; return 1; }
+}
+
+# curl on a client, through the mesh.
+through() { # CLIENT CURL-ARGUMENT...
+    in_host "$1" curl -sS --fail --socks5-hostname 127.0.0.1:1080 "${@:2}"
+}
+
+reaches() { through "$1" -m 5 -o /dev/null "http://$ORIGIN/bytes/1000"; } # CLIENT
+
+# Downloads, and compares every byte with what the origin has.
+download() { # CLIENT BYTES [NAME [CURL-ARGUMENT...]]
+    through "$1" "${@:4}" "http://${3:-$ORIGIN}/bytes/$2" | python3 "$hosts_here/origin.py" check "$2"
+}
+
+# A line of the origin's log for so many bytes that were given whole, with the hash they should have.
+origin_gave() { # BYTES
+    grep "\"bytes\": $1, \"sha256\": \"$(python3 "$hosts_here/origin.py" sha "$1")\", \"whole\": true" "$work/origin.log"
+}
+
+# Succeeds where a command fails: `! COMMAND` alone would not end a check.
+fails() { if "$@"; then return 1; fi; } # COMMAND...
+
+# Says how long a command took to succeed, trying again and again, and fails where that is too long.
+within() { # SECONDS WHAT COMMAND...
+    local limit=$1 what=$2 from=$EPOCHREALTIME
+    shift 2
+    wait_for "$limit" "$@"
+    note "$what: $(seconds_since "$from") s (at most $limit)"
+}
+
+# What daemons last said goes with a failure.
+told() { # HOSTS COMMAND...
+    local host hosts=$1 status=0
+    shift
+    # In a condition no command of a function would end it.
+    set +e
+    (set -e && "$@")
+    status=$?
+    set -e
+    [ "$status" -ne 0 ] || return 0
+    for host in $hosts; do
+        say "--- $host"
+        tail -n 12 "$work/logs/$host"
+    done
+    return 1
+}
+
+# ---- The end ----
+
+tear_down() {
+    local space directory
+    for space in "$work"/spaces/*; do
+        [ -e "$space" ] || continue
+        space=$(space "$(basename "$space")")
+        ip netns pids "$space" 2>/dev/null | xargs -r kill -9 2>/dev/null || true
+        ip netns delete "$space" 2>/dev/null || true
+    done
+    for directory in $(awk -v work="$work/" 'index($5, work) == 1 { print $5 }' /proc/self/mountinfo); do
+        umount -l "$directory" || true
+    done
+}
+
+# Namespaces of runs whose script was killed so hard that it could not clean up.
+forget_the_dead() {
+    local space process
+    for space in /run/netns/p17h*-*; do
+        space=$(basename "$space")
+        process=${space#p17h}
+        process=${process%%-*}
+        [[ $process =~ ^[0-9]+$ ]] || continue
+        [ ! -e "/proc/$process" ] || continue
+        ip netns pids "$space" 2>/dev/null | xargs -r kill -9 2>/dev/null || true
+        ip netns delete "$space" 2>/dev/null || true
+    done
+}
+
+processes_in_spaces() {
+    local process
+    for process in /proc/[0-9]*; do
+        readlink "$process/ns/net" 2>/dev/null | tr -dc 0-9 | grep -qxFf <(cat "$work"/spaces/*) && printf '%s ' "$process" && tr '\0' ' ' <"$process/cmdline"
+    done
+    true
+}
+
+nothing_runs() { [ -z "$(processes_in_spaces)" ]; }
+
+# Destroys all that was made, and looks whether that is so.
+all_is_destroyed() {
+    local name
+    tear_down
+    wait_for 5 nothing_runs || { processes_in_spaces; return 1; }
+    for name in "$work"/pids/*; do is_gone "$(basename "$name")"; done
+    fails compgen -G "/run/netns/$tag-*"
+    ip -o link | diff "$work/links.before" -
+    fails grep -F -e "$work" -e "$tag" /proc/self/mountinfo
+}
+
+# Instead of `finish`: destroys everything as the last check, and says how long all of it took.
+finish_hosts() {
+    check "everything that was made is destroyed" all_is_destroyed
+    say "hosts $scenario: $(seconds_since "$began") s"
+    finish
+}
+
+end_hosts() {
+    # For who looks for the reason of a failure.
+    if [ "$failed" -gt 0 ] && [ -n "${PORT17_HOSTS_LOGS:-}" ]; then mkdir -p "$PORT17_HOSTS_LOGS" && cp -r "$work/logs" "$PORT17_HOSTS_LOGS/$scenario"; fi
+    tear_down
+    clean_up
+}
+trap end_hosts EXIT
