@@ -39,7 +39,7 @@ pub enum Trust {
 }
 
 /// What a Bottlerack holds, and for how long. Network parameters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RackRules {
     /// Places for Bottles.
     pub most_bottles: usize,
@@ -58,7 +58,7 @@ pub struct RackRules {
 }
 
 /// A Bottle with what we know about it ourselves.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StoredBottle {
     /// The Bottle.
     pub bottle: VerifiedBottle,
@@ -69,7 +69,7 @@ pub struct StoredBottle {
 }
 
 /// Two Bottles that one node signed under one seq.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Equivocation {
     /// The two, smaller short id first.
     pub pair: [VerifiedBottle; 2],
@@ -78,7 +78,7 @@ pub struct Equivocation {
 }
 
 /// A node's farewell, and when it came.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Burial {
     tombstone: Tombstone,
     received_ms: u64,
@@ -118,8 +118,8 @@ pub enum Bury {
     Full,
 }
 
-/// The Bottles of one scope.
-#[derive(Debug, Clone)]
+/// The Bottles of one scope. Equal to another one if it will do the same whatever comes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Bottlerack {
     scope: Scope,
     rules: RackRules,
@@ -136,6 +136,8 @@ pub struct Bottlerack {
     last_older: Option<VerifiedBottle>,
     /// Records that differ from what was stored.
     changed: BTreeSet<RecordKey>,
+    /// Bits of a NodeID that its name shows.
+    suffix_bits: usize,
 }
 
 impl Bottlerack {
@@ -158,6 +160,7 @@ impl Bottlerack {
             unknown: 0,
             last_older: None,
             changed: BTreeSet::new(),
+            suffix_bits: names::SUFFIX_BITS,
         };
         rack.set_rules(rules);
         rack
@@ -440,6 +443,23 @@ impl Bottlerack {
         match self.bottles.get(node) {
             Some(stored) => stored.bucket_ms <= now_ms.saturating_add(ahead_ms),
             None => !self.is_buried(node) && (self.has_room(node) || self.trusted.contains(node)),
+        }
+    }
+
+    /// Whether the Bottle at `at` of what a neighbour holds, as its RECONCILE says it, is worth asking for: newer than ours, another
+    /// truth under the same seq, one of two truths that prove what is not known here yet, or one of several that is preferred.
+    pub fn lacks(&self, held: &[Held], at: usize, now_ms: u64) -> bool {
+        let Some(entry) = held.get(at) else { return false };
+        let is_twin = |other: Option<&Held>| other.is_some_and(|it| it.node == entry.node && it.seq == entry.seq);
+        let twin = is_twin(held.get(at + 1)) || at.checked_sub(1).is_some_and(|before| is_twin(held.get(before)));
+        let unproven = self.equivocation(&entry.node).is_none();
+        let would_take = || self.would_take(&entry.node, now_ms);
+        let Some(ours) = self.get(&entry.node).map(|stored| &stored.bottle) else { return would_take() };
+        match entry.seq.cmp(&ours.seq()) {
+            Ordering::Less => twin && unproven,
+            // Who has signed three truths must not have some nodes see one and some another (04-M11).
+            Ordering::Equal => unproven || (entry.short_id < ours.short_id() && would_take()),
+            Ordering::Greater => would_take(),
         }
     }
 

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
 use super::codec;
@@ -235,6 +236,22 @@ impl UnverifiedBottle {
 pub struct VerifiedBottle {
     bottle: UnverifiedBottle,
     expires_ms: u64,
+}
+
+/// The same bytes, and the same end.
+impl PartialEq for VerifiedBottle {
+    fn eq(&self, other: &Self) -> bool {
+        self.envelope() == other.envelope() && self.expires_ms == other.expires_ms
+    }
+}
+
+impl Eq for VerifiedBottle {}
+
+impl Hash for VerifiedBottle {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.short_id().hash(state);
+        self.expires_ms.hash(state);
+    }
 }
 
 impl VerifiedBottle {

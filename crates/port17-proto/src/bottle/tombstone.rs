@@ -89,7 +89,7 @@ impl UnverifiedTombstone {
 }
 
 /// A farewell that its node signed. It cannot be made in another way (law 4).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tombstone {
     node: NodeId,
     seq: Seq,

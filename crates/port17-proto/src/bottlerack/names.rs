@@ -6,30 +6,46 @@ use super::Bottlerack;
 use crate::ids::NodeId;
 use crate::portname::{Label, PortName};
 
-/// The bits of a NodeID that a PortName shows: 8 bytes and one bit.
-const SUFFIX_BYTES: usize = 8;
+/// The bits of a NodeID that a PortName shows.
+pub(super) const SUFFIX_BITS: usize = 65;
 
 impl Bottlerack {
+    /// A rack in which so few bits of two NodeIDs must be the same for their names to be: for models, as nobody can make two keys
+    /// with 65.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_suffix_bits(self, suffix_bits: usize) -> Self {
+        Self { suffix_bits, ..self }
+    }
+
     /// The name of a node, none if its Bottle is not held or another node holds the name.
     pub fn name_of(&self, node: &NodeId) -> Option<PortName> {
         let label = &self.bottles.get(node)?.bottle.content().label;
-        let near = self.bottles.range(first_with_suffix_of(node)..*node);
+        let near = self.bottles.range(first_with_suffix_of(node, self.suffix_bits)..*node);
         let others = near.map(|(other, stored)| (other, &stored.bottle.content().label));
-        holds_name(node, label, others).then(|| PortName::of(label.clone(), node))
+        holds_name(node, label, others, self.suffix_bits).then(|| PortName::of(label.clone(), node))
     }
 }
 
 /// Whether `node` may be called `label`, given others and what they want to be called.
-fn holds_name<'a>(node: &NodeId, label: &Label, others: impl IntoIterator<Item = (&'a NodeId, &'a Label)>) -> bool {
-    let wants_the_same = |other: &NodeId, its: &Label| its == label && first_with_suffix_of(other) == first_with_suffix_of(node);
+fn holds_name<'a>(
+    node: &NodeId,
+    label: &Label,
+    others: impl IntoIterator<Item = (&'a NodeId, &'a Label)>,
+    suffix_bits: usize,
+) -> bool {
+    let first = first_with_suffix_of(node, suffix_bits);
+    let wants_the_same = |other: &NodeId, its: &Label| its == label && first_with_suffix_of(other, suffix_bits) == first;
     !others.into_iter().any(|(other, its)| other < node && wants_the_same(other, its))
 }
 
 /// The smallest NodeID with the same suffix.
-fn first_with_suffix_of(node: &NodeId) -> NodeId {
-    let mut first = [0; 32];
-    first[..SUFFIX_BYTES].copy_from_slice(&node.0[..SUFFIX_BYTES]);
-    first[SUFFIX_BYTES] = node.0[SUFFIX_BYTES] & 0x80;
+fn first_with_suffix_of(node: &NodeId, suffix_bits: usize) -> NodeId {
+    let mut first = node.0;
+    for (at, byte) in first.iter_mut().enumerate() {
+        let shown = suffix_bits.saturating_sub(8 * at).min(8);
+        *byte &= !u8::MAX.checked_shr(u32::try_from(shown).unwrap_or(u32::MAX)).unwrap_or(0);
+    }
     NodeId(first)
 }
 
@@ -53,9 +69,9 @@ mod tests {
         let (small, large) = (node(7, 0x80, 1), node(7, 0x80, 2));
         let name = label("same-name");
         assert_eq!(PortName::of(name.clone(), &small), PortName::of(name.clone(), &large), "65 bits are the same");
-        assert!(holds_name(&small, &name, [(&large, &name)]));
-        assert!(!holds_name(&large, &name, [(&small, &name)]));
-        assert!(holds_name(&large, &name, [(&small, &label("other"))]), "another label is another name");
+        assert!(holds_name(&small, &name, [(&large, &name)], SUFFIX_BITS));
+        assert!(!holds_name(&large, &name, [(&small, &name)], SUFFIX_BITS));
+        assert!(holds_name(&large, &name, [(&small, &label("other"))], SUFFIX_BITS), "another label is another name");
     }
 
     #[test]
@@ -63,6 +79,6 @@ mod tests {
         let (small, large) = (node(7, 0, 1), node(7, 0x80, 1));
         let name = label("same-name");
         assert_ne!(PortName::of(name.clone(), &small), PortName::of(name.clone(), &large));
-        assert!(holds_name(&large, &name, [(&small, &name)]));
+        assert!(holds_name(&large, &name, [(&small, &name)], SUFFIX_BITS));
     }
 }

@@ -11,6 +11,7 @@ use crate::planted::planted;
 use crate::wire::registry::FRAME_BYTES;
 
 /// Memory for cells, in all: whoever permits a cell reserves its frame here first (law 3).
+#[derive(Debug)]
 pub struct Pool {
     capacity_cells: u64,
     reserved_cells: AtomicU64,
@@ -112,6 +113,7 @@ impl Pool {
 }
 
 /// Memory for some cells; given back when dropped.
+#[derive(Debug)]
 pub struct Reservation {
     pool: Arc<Pool>,
     cells: u64,
@@ -142,7 +144,7 @@ impl Drop for Reservation {
 }
 
 /// How far the sender may go, shared with the reader that checks it.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Permitted(Arc<AtomicU64>);
 
 impl Permitted {
@@ -181,6 +183,7 @@ impl Pace {
 /// The receiving side of one circuit on one lane: says how far the sender may go.
 ///
 /// It is owned by who drains the cells: the next lane's queue at a relay, the lane's reader at an edge.
+#[derive(Debug)]
 pub struct Granter {
     permitted: Permitted,
     reservation: Reservation,

@@ -7,6 +7,7 @@
 //! nothing is allocated per cell. The queue is plain data: the shell puts it under one lock and never encrypts under it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 
 use super::credit::{CreditError, Granter, Pace};
 use super::frame::{FrameBuf, Header, PAIRS_PER_FRAME, pairs_frame};
@@ -107,6 +108,25 @@ impl<H> Flow<H> {
     }
 }
 
+/// All that decides what it does next; never what its frames hold (law 8).
+impl<H> fmt::Debug for Flow<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { frames, sent, permitted, deficit, in_round, ending, ending_seen_ms, upstream, wants_room } = self;
+        f.debug_struct("Flow")
+            .field("cells", &frames.iter().filter(|frame| is_cell(frame)).count())
+            .field("frames", &frames.len())
+            .field("sent", sent)
+            .field("permitted", permitted)
+            .field("deficit", deficit)
+            .field("in_round", in_round)
+            .field("ending", ending)
+            .field("ending_seen_ms", ending_seen_ms)
+            .field("granter", &upstream.as_ref().map(|upstream| &upstream.granter))
+            .field("wants_room", wants_room)
+            .finish()
+    }
+}
+
 fn is_cell(frame: &FrameBuf) -> bool {
     frame.bytes()[4] == Command::Cell.code()
 }
@@ -132,6 +152,31 @@ pub struct LaneQueue<H> {
     spare: Vec<FrameBuf>,
     pace: Pace,
     dead: bool,
+}
+
+/// All that decides what it does next, never what its frames hold (law 8).
+impl<H> fmt::Debug for LaneQueue<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LaneQueue")
+            .field("end", &self.end)
+            .field("next_id", &self.next_id)
+            .field("flows", &self.flows)
+            .field("dying", &self.dying)
+            .field("new", &self.new)
+            .field("old", &self.old)
+            .field("control", &self.control.len())
+            .field("control_in_round", &self.control_in_round)
+            .field("frames_since_control", &self.frames_since_control)
+            .field("urgent", &self.urgent.len())
+            .field("destroys", &self.destroys)
+            .field("credit", &self.credit)
+            .field("reclaims", &self.reclaims)
+            .field("limits", &self.limits)
+            .field("roomy", &self.roomy)
+            .field("pace", &self.pace)
+            .field("dead", &self.dead)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The lane cannot take more of this.

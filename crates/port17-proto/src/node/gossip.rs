@@ -495,9 +495,7 @@ impl Node {
                 continue;
             }
             self.note_entry(lane, entry);
-            let is_twin = |other: Option<&Held>| other.is_some_and(|it| it.node == entry.node && it.seq == entry.seq);
-            let twin = is_twin(held.get(at + 1)) || at.checked_sub(1).is_some_and(|before| is_twin(held.get(before)));
-            if self.lacks(entry, twin) {
+            if self.lacks(held, at) {
                 self.offer(lane, entry.short_id);
             }
         }
@@ -529,21 +527,16 @@ impl Node {
         talk.reconciles <= RECONCILES
     }
 
-    /// Whether a Bottle that a neighbour holds is worth asking for: newer than ours, another truth under the same seq, or one of two
-    /// truths (`twin`) that prove what we do not know yet.
-    fn lacks(&self, entry: &Held, twin: bool) -> bool {
+    /// Whether a Bottle that a neighbour holds is worth asking for.
+    fn lacks(&self, held: &[Held], at: usize) -> bool {
+        let Some(entry) = held.get(at) else { return false };
         if !self.is_of_this_time(entry.seq) {
             return false;
         }
         if entry.node == self.id {
             return self.gossip.own.as_ref().is_some_and(|own| entry.seq > own.seq);
         }
-        let unproven = self.bottlerack.equivocation(&entry.node).is_none();
-        match self.bottlerack.seq(&entry.node) {
-            Some(seq) if entry.seq < seq => twin && unproven,
-            Some(seq) if entry.seq == seq => unproven,
-            Some(_) | None => self.bottlerack.would_take(&entry.node, self.now.unix_ms),
-        }
+        self.bottlerack.lacks(held, at, self.now.unix_ms)
     }
 
     // ---- Asking ----

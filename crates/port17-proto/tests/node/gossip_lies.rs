@@ -76,6 +76,26 @@ fn what_is_announced_is_wanted_once_and_passed_on_to_the_others() {
 }
 
 #[test]
+fn of_more_than_two_truths_the_preferred_one_is_wanted() {
+    let (mut solo, [lane, _]) = between_two();
+    let mut truths: Vec<Vec<u8>> = (0..4).map(|load| paper_bottle(1, SEQ_MS, load)).collect();
+    truths.sort_by_key(|bottle| short_id(bottle));
+    let [smallest, second, third, largest] = truths.try_into().unwrap();
+    for bottle in [&third, &second] {
+        solo.say(lane, &Message::Announce(vec![short_id(bottle)]));
+        solo.say(lane, &bottles(&[bottle]));
+    }
+    solo.outputs.clear();
+    let held = |bottle| Message::Reconcile { more: false, held: vec![entry(1, SEQ_MS, bottle)] };
+    solo.say(lane, &held(&largest));
+    assert_eq!(solo.wanted(lane), Vec::<Vec<ShortId>>::new(), "the proof is there");
+    solo.say(lane, &held(&smallest));
+    assert_eq!(solo.wanted(lane), [[short_id(&smallest)]], "what the others use");
+    solo.say(lane, &bottles(&[&smallest]));
+    assert_eq!(solo.node.bottlerack().get(&paper_id(1)).unwrap().bottle.short_id(), short_id(&smallest));
+}
+
+#[test]
 fn bottles_that_nobody_asked_for_cost_the_lane() {
     let (mut solo, [lane, _]) = between_two();
     solo.say(lane, &bottles(&[&paper_bottle(1, SEQ_MS, 0)]));
