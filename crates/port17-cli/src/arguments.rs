@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Client(DaemonArguments),
     /// Run a whole mesh on this machine and download through it
     Demo(DemoArguments),
+    /// Run a mesh in virtual time, with faults, and measure it
+    Simulate(SimulateArguments),
     /// Let the running daemon read its configuration again and look for a newer list
     Reload,
     /// Look at Bottles, the nodes' signed records
@@ -235,6 +237,31 @@ pub(crate) struct DemoArguments {
     /// Write a JSON file with all addresses and process ids once the download is done
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArguments {
+    /// Nodes at the start, instead of the scenario's; 20 without one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub(crate) nodes: Option<u32>,
+    /// Clients, instead of the scenario's; 3 without one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub(crate) clients: Option<u32>,
+    /// Virtual minutes with faults and churn, instead of the scenario's; 60 without one. Quiet ones follow, as many as the scenario says
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) minutes: Option<u32>,
+    /// Everything that is drawn follows from it: one seed, one run
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// So many runs, with the seeds from S on, on all cores: figures with means and 95 % confidence intervals
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) seeds: Option<u32>,
+    /// What the run is about, as docs/simulator.md has it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) scenario: Option<PathBuf>,
+    /// Write a picture: the map of the mesh at the end; with --seeds the figures
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -16,6 +16,7 @@ mod output;
 mod reload;
 mod route;
 mod settings;
+mod simulate;
 mod status;
 mod table;
 
@@ -50,6 +51,7 @@ fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         Command::Init(init) => init::run(&init, &settings, output),
         Command::Node(daemon) => daemon::run_node(&settings, &daemon),
         Command::Client(daemon) => daemon::run_client(&settings, &daemon),
+        Command::Simulate(simulate) => simulate::run(&simulate, output),
         Command::Demo(demo) => daemon::block_on(demo::run(demo, output))?,
         Command::Bottle(command) => bottle::run(command, &settings, output),
         Command::Network(command) => network::run(command, output),

@@ -24,6 +24,8 @@ pub struct Job {
     pub moved_us: u64,
     /// Bytes that it had then.
     pub moved: u64,
+    /// The exit has answered.
+    pub is_opened: bool,
 }
 
 /// A circuit of a client.

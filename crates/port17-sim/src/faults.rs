@@ -111,6 +111,7 @@ impl World {
         }
         self.kill(host);
         self.hosts[host].has_left = true;
+        self.record.left(&self.hosts[host].id);
         let ghost_us = self.scenario.faults.ghost_minutes * MINUTE_US;
         if self.hosts[host].said_farewell && ghost_us > 0 {
             let back_us = self.now_us + ghost_us;

@@ -8,8 +8,10 @@
 pub struct City {
     /// Its name.
     pub name: &'static str,
-    latitude: f64,
-    longitude: f64,
+    /// Degrees north of the equator.
+    pub latitude: f64,
+    /// Degrees east of Greenwich.
+    pub longitude: f64,
     /// How often a host stands there, of all weights.
     pub weight: u64,
 }

@@ -160,8 +160,10 @@ pub struct End {
     pub(crate) is_broken: bool,
     /// Edges of circuits on this lane.
     pub(crate) edges: BTreeMap<CircuitId, EdgeRef>,
-    /// Frames and bytes of control that this end has sent.
+    /// Bytes of control messages that this end was given to send.
     pub(crate) control_bytes: u64,
+    /// Frames of control that this end has sent.
+    pub(crate) control_frames: u64,
 }
 
 /// What travels on a wire.

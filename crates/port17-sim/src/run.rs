@@ -7,7 +7,7 @@ use port17_proto::ids::NodeId;
 use crate::host::Kind;
 use crate::judge::{Finding, judge_end};
 use crate::liar::Lie;
-use crate::report::{Figures, figures};
+use crate::report::{Figures, Sketch, figures};
 use crate::scenario::{Scenario, ScenarioError};
 use crate::world::World;
 
@@ -17,6 +17,8 @@ const MINUTE_US: u64 = 60 * SECOND_US;
 const LIST_US: u64 = 6 * SECOND_US;
 /// From here on the mesh is used, and things go wrong.
 const FORMED_US: u64 = 60 * SECOND_US;
+/// From here on a mesh costs what one costs that stands, or from half of the run on where that is earlier.
+const SETTLED_US: u64 = 10 * MINUTE_US;
 
 /// What came of a run.
 #[derive(Debug, Clone)]
@@ -31,6 +33,8 @@ pub struct Outcome {
     pub findings: Vec<Finding>,
     /// What was measured.
     pub figures: Figures,
+    /// The map at the end.
+    pub sketch: Sketch,
 }
 
 /// Runs a scenario with a seed. A panic anywhere in it is a finding.
@@ -42,15 +46,15 @@ pub fn run(scenario: &Scenario, seed: u64) -> Result<Outcome, ScenarioError> {
     let findings = std::rc::Rc::clone(&world.findings);
     let ran = catch_unwind(AssertUnwindSafe(|| {
         go_through(&mut world);
-        figures(&mut world)
+        (figures(&mut world), Sketch::of(&world))
     }));
-    let figures = ran.unwrap_or_else(|panic| {
+    let (figures, sketch) = ran.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|it| (*it).to_owned()));
         findings.report("panic", text.unwrap_or_default());
-        Figures::default()
+        (Figures::default(), Sketch::default())
     });
     let (trace_hash, events) = (world.trace.hash(), world.trace.events());
-    Ok(Outcome { seed, trace_hash, events, findings: findings.take(), figures })
+    Ok(Outcome { seed, trace_hash, events, findings: findings.take(), figures, sketch })
 }
 
 fn go_through(world: &mut World) {
@@ -70,6 +74,7 @@ fn go_through(world: &mut World) {
         world.script(at_us, |world| world.leave(true));
     }
     plan_audits(world, end_us);
+    world.script(SETTLED_US.min(end_us / 2), |world| world.record.formed = world.counted_so_far());
     world.script(active_us, World::heal);
     world.script(well_us, move |world| {
         world.is_quiet = true;

@@ -6,6 +6,7 @@
 pub(crate) use carry::control_frame;
 
 mod carry;
+mod measure;
 mod streams;
 mod wires;
 
@@ -31,6 +32,7 @@ use crate::judge::{CreditView, Findings, Signatures};
 use crate::lane::{Agenda, End, EndId, Lane, Parcel};
 use crate::liar::Liar;
 use crate::plane;
+use crate::report::Record;
 use crate::scenario::{Scenario, ScenarioError};
 use crate::trace::Trace;
 
@@ -129,6 +131,8 @@ pub struct World {
     pub(crate) stamps: BTreeSet<(usize, u64, [u8; 16])>,
     pub(crate) delivered: u64,
     pub(crate) link_changes: u64,
+    /// What figures need and nobody could say at the end.
+    pub(crate) record: Record,
     heap: BinaryHeap<Reverse<Due>>,
     made: u64,
     by_address: BTreeMap<SocketAddr, usize>,
@@ -179,6 +183,7 @@ impl World {
             stamps: BTreeSet::new(),
             delivered: 0,
             link_changes: 0,
+            record: Record::default(),
             heap: BinaryHeap::new(),
             made: 0,
             by_address: BTreeMap::new(),
@@ -378,6 +383,7 @@ impl World {
                 node.share(self.shelf.clone());
                 self.hosts[host].node = Some(node);
                 self.trace.note(2, self.now_us, host, 0);
+                self.record.started(host, self.now_us);
                 self.drain(host, None);
                 if let Some(list) = self.list.clone() {
                     self.give_list(host, list);
@@ -400,6 +406,7 @@ impl World {
             return;
         }
         self.trace.note(3, self.now_us, host, 0);
+        self.record.stopped(host, self.now_us);
         let tears = self.scenario.faults.torn_records;
         let it = &mut self.hosts[host];
         it.guards_before = it.guards.take().filter(|_| it.disk.has_newest(port17_proto::node::record::RecordKey::Guards));
@@ -424,6 +431,7 @@ impl World {
     pub fn publish_list(&mut self, nodes: &[usize]) {
         let now_s = (START_UNIX_MS + self.now_us / 1000) / 1000;
         self.list_seq += 1;
+        self.record.listed(self.now_us);
         let newest = |host: &usize| self.hosts[*host].published.last().map(|bottle| bottle.envelope().to_vec());
         let content = ListContent {
             network: self.network.id(),

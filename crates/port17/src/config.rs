@@ -150,7 +150,7 @@ pub struct InvalidFile {
 
 impl InvalidFile {
     /// What is wrong at the byte at `offset` of the file's `text`, with the key there unless another is given.
-    pub(crate) fn at(text: &str, path: &Path, offset: usize, key: Option<&str>, problem: &str) -> Self {
+    pub fn at(text: &str, path: &Path, offset: usize, key: Option<&str>, problem: &str) -> Self {
         let (line, found) = key_at(text, offset);
         let key = key.map_or(found, str::to_owned);
         // The parser's messages may have several lines; the first says it, the others draw the place.

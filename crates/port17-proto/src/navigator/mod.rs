@@ -12,15 +12,18 @@
 //! - `walks.rs`: counting, drawing, searching.
 //! - `route.rs`: a request, a route, and why there is none.
 //! - `hop2.rs`: which nodes may be pinned behind a guard.
+//! - `odds.rs`: how likely each exit is for who knows all of this.
 
 mod diversity;
 mod field;
 mod hop2;
 mod map;
+mod odds;
 mod route;
 mod walks;
 
 pub use self::diversity::AddressBlock;
 pub use self::hop2::{Hop2Request, hop2_choices};
 pub use self::map::Map;
+pub use self::odds::{ExitOdds, exit_odds};
 pub use self::route::{HopRole, HopSample, NoRoute, RouteRequest, RouteSample, Shared, route, sample};

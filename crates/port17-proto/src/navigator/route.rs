@@ -194,14 +194,14 @@ pub fn sample(map: &Map, request: &RouteRequest<'_>, entropy: &mut Entropy) -> R
 }
 
 /// A request whose simple conditions are met.
-struct Drawing<'a> {
+pub(super) struct Drawing<'a> {
     request: &'a RouteRequest<'a>,
-    field: Field<'a>,
+    pub(super) field: Field<'a>,
     guard: usize,
 }
 
 impl<'a> Drawing<'a> {
-    fn new(map: &'a Map, request: &'a RouteRequest<'a>) -> Result<Self, NoRoute> {
+    pub(super) fn new(map: &'a Map, request: &'a RouteRequest<'a>) -> Result<Self, NoRoute> {
         let hops = request.hops;
         if !(1..=MAX_HOPS).contains(&hops) {
             return Err(NoRoute::Hops(hops));
@@ -281,6 +281,24 @@ impl<'a> Drawing<'a> {
             (true, true) | (false, false) => Shared::Either,
         };
         NoRoute::Constraints { hops: self.request.hops, shared }
+    }
+
+    /// The walks that a route is drawn from: those over the first candidate that leads to an exit, or all.
+    pub(super) fn drawn_from(&self) -> Option<Walks<'_>> {
+        let RouteRequest { hop2, .. } = *self.request;
+        let rules = self.rules();
+        let has_one = |walks: &Walks<'_>, fixed: &[usize]| {
+            let mut steps = ROUTE_STEPS;
+            walks.lead_on(fixed, &mut steps)
+        };
+        if !self.request.is_pinned() {
+            return Some(self.walks(rules, vec![self.guard]));
+        }
+        hop2.iter().filter_map(|node| self.field.map.number(node)).find_map(|candidate| {
+            let fixed = vec![self.guard, candidate];
+            let fits = self.field.may_be_pinned(rules, self.guard, candidate);
+            fits.then(|| self.walks(rules, fixed.clone())).filter(|walks| has_one(walks, &fixed))
+        })
     }
 
     fn explain(&self, walk: &[usize]) -> RouteSample {

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::diversity::Rules;
 use super::field::Field;
 use crate::crypto::Entropy;
@@ -63,6 +65,33 @@ impl<'a> Walks<'a> {
         search.extend(&mut walk.to_vec(), &mut None);
         *steps = search.steps_left;
         search.found > 0 || search.steps_left == 0
+    }
+
+    /// How many of the walks that keep all rules end at each node; none when there are more steps to go than `steps`.
+    pub(super) fn ends(&self, mut steps: usize) -> Option<BTreeMap<usize, u64>> {
+        let mut ends = BTreeMap::new();
+        if self.has_any() {
+            self.count_ends(&mut self.fixed.clone(), &mut steps, &mut ends)?;
+        }
+        Some(ends)
+    }
+
+    /// At most six deep.
+    fn count_ends(&self, walk: &mut Vec<usize>, steps: &mut usize, ends: &mut BTreeMap<usize, u64>) -> Option<()> {
+        if walk.len() == self.hops {
+            *ends.entry(*walk.last()?).or_default() += 1;
+            return Some(());
+        }
+        let onward: Vec<usize> = self.onward(walk).map(|(next, _)| next).collect();
+        for next in onward {
+            *steps = steps.checked_sub(1)?;
+            if self.fits(walk, next) {
+                walk.push(next);
+                self.count_ends(walk, steps, ends)?;
+                walk.pop();
+            }
+        }
+        Some(())
     }
 
     /// Whether a node fits at the end of a walk that begins with the fixed ones.

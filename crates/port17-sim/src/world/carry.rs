@@ -126,16 +126,18 @@ impl World {
                     self.findings.report("bound", format!("a link of host {host} has {} lanes", lanes.len()));
                 }
                 let mut plane = self.hosts[host].plane.borrow_mut();
-                plane.links.insert(peer, lanes);
+                let is_new = plane.links.insert(peer, lanes).is_none();
                 let nodes = plane.links.keys().filter(|peer| peer.node().is_some()).count();
                 if nodes > port17_proto::limits::LINKS {
                     self.findings.report("bound", format!("host {host} has {nodes} links"));
                 }
                 drop(plane);
+                self.record.link_changes += u64::from(is_new && self.counts_links(host, peer));
                 self.looks.insert(host);
             }
             Output::LinkDown { peer } => {
-                self.hosts[host].plane.borrow_mut().links.remove(&peer);
+                let is_gone = self.hosts[host].plane.borrow_mut().links.remove(&peer).is_some();
+                self.record.link_changes += u64::from(is_gone && self.counts_links(host, peer));
                 self.link_changes += 1;
             }
             Output::LaneRtt { lane, rtt } => self.set_growth(host, lane, rtt),
@@ -326,6 +328,7 @@ impl World {
             }
             Err(error) => self.findings.report("bottle", format!("host {host} publishes a Bottle that is none: {error}")),
         }
+        self.note_published(host, seq);
     }
 
     fn hold_key(&mut self, host: usize, key: &std::sync::Arc<CircuitKey>) {
@@ -364,6 +367,8 @@ impl World {
         let unix_ms = self.time(host).unix_ms.max(self.hosts[host].last_unix_ms);
         let it = &mut self.hosts[host];
         it.last_unix_ms = unix_ms;
+        self.note_held(host, node);
+        let it = &mut self.hosts[host];
         let Some(engine) = &it.node else { return };
         if let Some((rule, what)) = it.holdings.look(node, engine, unix_ms, &self.params, &mut self.signatures) {
             self.findings.report(rule, format!("host {host}: {what}"));

@@ -35,7 +35,17 @@ impl World {
         let (asked_us, must) = (self.now_us, self.is_quiet);
         let aborts = !must && self.entropy.below(20) == 0;
         let client = &mut self.hosts[host].client;
-        client.jobs.push(Job { plan, asked_us, tries: 0, on: None, must, aborts, moved_us: asked_us, moved: 0 });
+        client.jobs.push(Job {
+            plan,
+            asked_us,
+            tries: 0,
+            on: None,
+            must,
+            aborts,
+            moved_us: asked_us,
+            moved: 0,
+            is_opened: false,
+        });
         self.looks.insert(host);
     }
 
@@ -114,6 +124,9 @@ impl World {
         };
         if got != job.moved || (opened && job.moved_us == job.asked_us) {
             (job.moved, job.moved_us) = (got, self.now_us);
+        }
+        if opened && !std::mem::replace(&mut job.is_opened, true) {
+            self.hosts[host].client.results.opened_us.push(self.now_us - job.asked_us);
         }
         if job.aborts && got > job.plan.down / 2 {
             let now_ms = self.now_ms(host);

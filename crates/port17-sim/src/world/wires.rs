@@ -107,6 +107,7 @@ impl World {
             is_broken: false,
             edges: BTreeMap::new(),
             control_bytes: 0,
+            control_frames: 0,
         });
     }
 
@@ -165,6 +166,7 @@ impl World {
         for frame in &frames {
             if frame.bytes()[4] == Command::Control.code() {
                 self.hosts[owner].sent.control_frames += 1;
+                self.ends[end].control_frames += 1;
             } else {
                 self.hosts[owner].sent.circuit_frames += 1;
                 if let Some(wrong) = self.credit[end].sent(frame).filter(|_| self.hosts[owner].is_honest) {
