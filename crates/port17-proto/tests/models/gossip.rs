@@ -216,7 +216,7 @@ impl Gossip {
             }
             Some(Verified::Farewell(tombstone)) => match rack.bury(tombstone, now_ms) {
                 Bury::New => vec![said],
-                Bury::Same | Bury::Older | Bury::Full => vec![],
+                Bury::Same | Bury::Full => vec![],
             },
         };
         // Its store is quick.
