@@ -17,7 +17,7 @@ use port17_proto::lane::frame::{FrameBuf, Header};
 use port17_proto::lane::queue::Outgoing;
 use port17_proto::lane::reader::{Command, Install, Port, Sink};
 use port17_proto::limits::{FIRST_WINDOW_CELLS, LANE_WRITE_FRAMES};
-use port17_proto::wire::registry::{Command as Code, ResetCode, SetupStatus};
+use port17_proto::wire::registry::{CELL_FLAG_FRESH, Command as Code, ResetCode, SetupStatus};
 
 use crate::judge::Findings;
 use crate::lane::{Agenda, Lane};
@@ -121,6 +121,8 @@ pub struct Edge {
     pub progress: Progress,
     /// It has ended.
     pub is_over: bool,
+    /// It was ended from here.
+    pub(crate) ended_here: bool,
     /// A client's route, guard first.
     pub route: Vec<NodeId>,
     /// Its streams.
@@ -149,6 +151,7 @@ impl Edge {
             sealing,
             progress: Progress::Building,
             is_over: false,
+            ended_here: false,
             route: Vec::new(),
             flows: BTreeMap::new(),
             is_due: false,
@@ -170,6 +173,7 @@ impl Edge {
     pub fn end(&mut self, orderly: bool) {
         if !self.is_over {
             self.is_over = true;
+            self.ended_here = true;
             self.lane.command(Command::Over(self.circuit));
             self.lane.queue(|queue| queue.destroy(self.circuit, orderly));
         }
@@ -327,6 +331,9 @@ impl Edge {
                 Sealing::Client(forward) => forward.seal(forward.hops() - 1, frame.bytes_mut()).map_err(|_| ()),
             };
             let Ok(flags) = sealed else { break };
+            if matches!(self.sealing, Sealing::Client(_)) && flags != CELL_FLAG_FRESH {
+                self.findings.report("keys", "a client goes on under the first keys".into());
+            }
             frame.set_header(Header { flags, ..Header::new(self.circuit, Code::Cell) });
             batch.push(Outgoing { circuit: self.circuit, frame });
         }

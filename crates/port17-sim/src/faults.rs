@@ -219,7 +219,8 @@ impl World {
         let error_ms = if self.entropy.below(2) == 0 {
             i64::try_from(self.entropy.below(100_000)).unwrap_or(0)
         } else {
-            -i64::try_from(self.entropy.below(4 * 3_600_000)).unwrap_or(0)
+            let most_ms = if self.entropy.below(2) == 0 { 600_000 } else { 4 * 3_600_000 };
+            -i64::try_from(self.entropy.below(most_ms)).unwrap_or(0)
         };
         self.hosts[host].clock_error_ms = error_ms;
         let back_us = self.back_us(3 * MINUTE_US);

@@ -156,7 +156,7 @@ impl Host {
             life: 0,
             started_us: 0,
             node: None,
-            plane: Plane::new((kind == Kind::Node).then_some(id), false, params),
+            plane: Plane::new((kind == Kind::Node).then_some(id), false, params, 0),
             lanes: BTreeMap::new(),
             dials: BTreeSet::new(),
             is_frozen: false,

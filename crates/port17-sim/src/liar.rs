@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use port17_proto::bottle::{Seq, ShortId, Tombstone, UnverifiedBottle};
+use port17_proto::bottle::{LinkClaim, NodePrefix, Seq, ShortId, Tombstone, UnverifiedBottle};
 use port17_proto::crypto::SigningKey;
 use port17_proto::ids::{CircuitId, NodeId};
 use port17_proto::lane::frame::{FrameBuf, Header, pairs_frame};
@@ -274,7 +274,18 @@ impl World {
         let Some(bottle) = self.hosts[host].published.last() else { return };
         let own = self.hosts[host].signing_key();
         let mut content = bottle.content().clone();
-        content.seq = Seq(self.time(host).unix_ms + 90 * 60 * 1000);
+        if self.entropy.below(2) == 0 {
+            content.seq = Seq(self.time(host).unix_ms + 90 * 60 * 1000);
+        } else {
+            // One of now, that claims links to everybody.
+            content.seq = Seq(self.time(host).unix_ms);
+            let mut peers: Vec<NodePrefix> =
+                self.hosts.iter().filter(|it| !it.published.is_empty()).map(|it| NodePrefix::from(&it.id)).collect();
+            peers.retain(|peer| *peer != NodePrefix::from(&self.hosts[host].id));
+            peers.sort();
+            peers.truncate(40);
+            content.links = peers.into_iter().map(|peer| LinkClaim { peer, rtt: 255, capacity: 255 }).collect();
+        }
         let Ok(envelope) = content.sign(own.key()) else { return };
         let ends = self.gossip_ends(host);
         self.offer(host, vec![envelope], &ends);
@@ -357,14 +368,25 @@ impl World {
             if header.command == Command::Setup {
                 self.remember_setup(host, &frame, header);
             }
+            // It gives no credit where it does not want to.
+            if header.command == Command::Credit && self.entropy.below(3) == 0 {
+                continue;
+            }
             if header.command != Command::Cell || self.entropy.below(40) > 0 {
                 out.push(frame);
                 continue;
             }
             match self.entropy.below(3) {
                 0 => {
-                    let at = HEADER_BYTES + usize::try_from(self.entropy.below((FRAME_BYTES - HEADER_BYTES) as u64)).unwrap_or(0);
+                    // Half of them where nothing may stand behind the layer.
+                    let tail = self.entropy.below(2) == 0;
+                    let at = if tail {
+                        FRAME_BYTES - 1 - usize::try_from(self.entropy.below(34)).unwrap_or(0)
+                    } else {
+                        HEADER_BYTES + usize::try_from(self.entropy.below((FRAME_BYTES - HEADER_BYTES) as u64)).unwrap_or(0)
+                    };
                     frame.bytes_mut()[at] ^= 1;
+                    self.expect_end(end, header.circuit);
                     out.push(frame);
                 }
                 1 => {
@@ -377,6 +399,25 @@ impl World {
         let peer = self.ends[end].peer;
         self.ends[peer].in_flight = self.ends[peer].in_flight.max(out.len());
         out
+    }
+
+    /// What was changed on the way does not go further: its circuit ends at the next honest hop (spec 06, 3).
+    fn expect_end(&mut self, end: EndId, circuit: CircuitId) {
+        let peer = self.ends[end].peer;
+        if !self.hosts[self.ends[peer].owner].is_honest {
+            return;
+        }
+        let at_us = self.now_us + 5_000_000;
+        let life = self.ends[peer].life;
+        self.script(at_us, move |world| {
+            let it = &world.ends[peer];
+            let owner = &world.hosts[it.owner];
+            let is_there = it.is_open && owner.life == life && owner.is_up() && it.in_flight == 0 && it.held.is_empty();
+            if is_there && it.lane.look(|queue| queue.is_open(circuit)) {
+                let text = format!("host {} goes on with a circuit of which a cell was changed on the way", it.owner);
+                world.findings.report("tampering", text);
+            }
+        });
     }
 
     fn remember_setup(&mut self, host: usize, frame: &FrameBuf, header: Header) {
@@ -404,7 +445,7 @@ impl World {
         let setup: Vec<Vec<FrameBuf>> =
             liar.setups.iter().filter(|setup| setup.len() == 4).map(|setup| setup.iter().map(copy).collect()).collect();
         let mut frames = Vec::new();
-        match self.entropy.below(4) {
+        match self.entropy.below(6) {
             // The SETUP of another, as it was seen: the same node gets it again.
             0 | 1 => {
                 let Some(setup) = self.entropy.pick(&setup) else { return };
@@ -416,6 +457,26 @@ impl World {
                     frames.push(frame);
                 }
             }
+            // One under an id that only the other side may draw: it costs the lane.
+            4 => {
+                let Some(setup) = self.entropy.pick(&setup) else { return };
+                for frame in setup {
+                    let mut frame = copy(frame);
+                    if let Ok(header) = Header::decode(frame.bytes()) {
+                        frame.set_header(Header { circuit: CircuitId(circuit.0 + 1), ..header });
+                    }
+                    frames.push(frame);
+                }
+                self.expect_loss(end);
+            }
+            // All that its neighbours wait for, whether they permit it or not.
+            5 => {
+                for end in ends {
+                    let open = self.credit[end].open();
+                    self.ends[end].lane.queue(|queue| open.iter().for_each(|circuit| queue.credited(*circuit, u64::MAX)));
+                }
+                return;
+            }
             2 => frames.push(pairs_frame(Command::Credit, &[(circuit, u64::MAX)])),
             _ => {
                 let body = [7; 64];
@@ -423,5 +484,21 @@ impl World {
             }
         }
         self.send_frames(end, frames);
+    }
+
+    /// The other side must close this lane.
+    fn expect_loss(&mut self, end: EndId) {
+        let peer = self.ends[end].peer;
+        let (at_us, life) = (self.now_us + 5_000_000, self.ends[peer].life);
+        if !self.hosts[self.ends[peer].owner].is_honest {
+            return;
+        }
+        self.script(at_us, move |world| {
+            let it = &world.ends[peer];
+            let owner = &world.hosts[it.owner];
+            if it.is_open && !it.is_broken && owner.life == life && owner.is_up() && it.in_flight == 0 && it.held.is_empty() {
+                world.findings.report("frame", format!("host {} keeps a lane on which its own circuit ids were taken", it.owner));
+            }
+        });
     }
 }

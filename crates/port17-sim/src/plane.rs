@@ -35,7 +35,8 @@ pub struct Plane {
     is_exit: bool,
     /// Memory for cells.
     pub pool: Arc<Pool>,
-    clients: Arc<Pool>,
+    /// The clients' share of it.
+    pub clients: Arc<Pool>,
     keyring: RefCell<CircuitKeyring>,
     /// Lanes that carry circuits.
     pub carrying: BTreeMap<LaneId, Carrying>,
@@ -47,12 +48,9 @@ pub struct Plane {
     pub strangers: Cell<u64>,
 }
 
-/// Memory for cells of one host: the least that a network may choose.
-const POOL_BYTES: u64 = 64 << 20;
-
 impl Plane {
-    pub(crate) fn new(own: Option<NodeId>, is_exit: bool, params: &Params) -> Rc<RefCell<Self>> {
-        let pool = Pool::new(POOL_BYTES);
+    pub(crate) fn new(own: Option<NodeId>, is_exit: bool, params: &Params, pool_bytes: u64) -> Rc<RefCell<Self>> {
+        let pool = Pool::new(pool_bytes);
         let keyring =
             CircuitKeyring::new(KemBackend::Seeded, params.circuit_key_interval.as_secs(), params.circuit_key_lifetime.as_secs());
         Rc::new(RefCell::new(Self {

@@ -29,6 +29,8 @@ pub struct Scenario {
     pub parameter_set: String,
     /// Parameters that differ from the set, by name, in the words of a network file.
     pub parameters: BTreeMap<String, String>,
+    /// Memory for cells of each host, in KiB; 0: as little as a network may choose.
+    pub pool_kib: u64,
     /// The network between the hosts.
     pub wire: Wire,
     /// What clients do.
@@ -144,6 +146,7 @@ impl Default for Scenario {
             exit_percent: 50,
             parameter_set: "default".into(),
             parameters: BTreeMap::new(),
+            pool_kib: 0,
             wire: Wire::default(),
             traffic: Traffic::default(),
             faults: Faults { kills: 2, leaves: 1, joins: 1, lane_cuts: 4, ..Faults::default() },
@@ -229,6 +232,12 @@ impl Scenario {
         }
         params.validate()?;
         Ok(params)
+    }
+
+    /// Memory for cells of each host, in bytes.
+    pub(crate) fn pool_bytes(&self) -> u64 {
+        const LEAST_KIB: u64 = 64 << 10;
+        if self.pool_kib == 0 { LEAST_KIB << 10 } else { self.pool_kib << 10 }
     }
 
     /// Virtual time in all.
@@ -319,6 +328,16 @@ impl Scenario {
         }
     }
 
+    /// Little memory, and many who want it.
+    pub fn tight() -> Self {
+        Self {
+            pool_kib: 400,
+            clients: 6,
+            faults: Faults { lane_cuts: 20, client_kills: 20, ..Faults::default() },
+            ..Self::busy()
+        }
+    }
+
     /// One stream over more cells than a key seals.
     pub fn download() -> Self {
         Self {
@@ -358,6 +377,7 @@ impl Scenario {
             ("faults", Self::faults(), 1),
             ("liars", Self::liars(), 1),
             ("busy", Self::busy(), 3),
+            ("tight", Self::tight(), 3),
             ("download", Self::download(), 10),
             ("days", Self::days(), 4),
             ("weeks", Self::weeks(), 8),

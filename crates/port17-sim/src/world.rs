@@ -24,6 +24,7 @@ use port17_proto::network::{Definition, ListContent, Roots, SignedList};
 use port17_proto::node::io::{DialFailure, DialId, Input, LaneLoss, ShownKey};
 use port17_proto::params::Params;
 use port17_proto::timers::Time;
+use port17_proto::wire::registry::FRAME_BYTES;
 
 use crate::edge::EdgeRef;
 use crate::geography::{CITIES, latency_us};
@@ -36,8 +37,8 @@ use crate::report::Record;
 use crate::scenario::{Scenario, ScenarioError};
 use crate::trace::Trace;
 
-/// The wall clock at the start, Unix milliseconds.
-pub const START_UNIX_MS: u64 = 1_800_000_000_000;
+/// The wall clock at the start, Unix milliseconds: a slot of SETUPs ends seven minutes later.
+pub const START_UNIX_MS: u64 = 1_800_000_480_000;
 
 /// Something that is to happen.
 pub(crate) enum Event {
@@ -129,6 +130,8 @@ pub struct World {
     pub(crate) streams_made: u64,
     /// SETUPs that nodes have taken, by host and life: none twice.
     pub(crate) stamps: BTreeSet<(usize, u64, [u8; 16])>,
+    /// SETUPs of clients that their guards have passed on, by the guard's end.
+    pub(crate) relayed: BTreeSet<(EndId, port17_proto::ids::CircuitId)>,
     pub(crate) delivered: u64,
     pub(crate) link_changes: u64,
     /// What figures need and nobody could say at the end.
@@ -137,7 +140,7 @@ pub struct World {
     made: u64,
     by_address: BTreeMap<SocketAddr, usize>,
     agenda: Rc<Agenda>,
-    credit: Vec<CreditView>,
+    pub(crate) credit: Vec<CreditView>,
     inputs: VecDeque<(usize, Input)>,
     looks: BTreeSet<usize>,
     root: SigningKey,
@@ -181,6 +184,7 @@ impl World {
             signatures: Signatures::default(),
             streams_made: 0,
             stamps: BTreeSet::new(),
+            relayed: BTreeSet::new(),
             delivered: 0,
             link_changes: 0,
             record: Record::default(),
@@ -314,6 +318,7 @@ impl World {
         if !self.hosts[host].is_frozen {
             plane::sweep(&mut shared.borrow_mut(), now_ms, idle_ms);
         }
+        self.judge_memory(host);
         let lanes: Vec<EndId> = self.hosts[host].lanes.values().copied().collect();
         lanes.into_iter().for_each(|end| self.ends[end].edges.retain(|_, edge| !edge.borrow().is_over));
         if plane::is_busy(&shared.borrow()) {
@@ -372,7 +377,7 @@ impl World {
         it.started_us = self.now_us;
         it.started_late_ms = it.clock_error_ms.min(0);
         let own = (it.kind == Kind::Node).then_some(it.id);
-        it.plane = plane::Plane::new(own, it.is_exit, &self.params);
+        it.plane = plane::Plane::new(own, it.is_exit, &self.params, self.scenario.pool_bytes());
         it.keys.clear();
         it.holdings.restart();
         (it.deadline_us, it.wake_us, it.sweep_is_planned, it.is_frozen) = (None, None, false, false);
@@ -424,7 +429,7 @@ impl World {
         self.lose_client(host);
         let it = &mut self.hosts[host];
         let own = (it.kind == Kind::Node).then_some(it.id);
-        it.plane = plane::Plane::new(own, it.is_exit, &self.params);
+        it.plane = plane::Plane::new(own, it.is_exit, &self.params, self.scenario.pool_bytes());
     }
 
     /// A signed list of these machines' newest Bottles, for everybody.
@@ -488,6 +493,15 @@ impl World {
     pub(crate) fn circuits_at(&self, end: EndId) -> usize {
         let it = &self.ends[end];
         it.lane.look(|queue| queue.circuits()) + it.reader.as_ref().map_or(0, port17_proto::lane::reader::Reader::circuits)
+    }
+
+    /// What a host has permitted its neighbours to send, it has memory for (spec 06, 4).
+    fn judge_memory(&self, host: usize) {
+        let permitted: u64 = self.hosts[host].lanes.values().map(|end| self.credit[self.ends[*end].peer].permitted()).sum();
+        let room = self.hosts[host].plane.borrow().pool.bytes() / FRAME_BYTES as u64;
+        if permitted > room && self.hosts[host].is_honest {
+            self.findings.report("memory", format!("host {host} permits {permitted} cells and has memory for {room}"));
+        }
     }
 
     /// The hosts whose processes run.

@@ -55,6 +55,17 @@ impl CreditView {
         }
     }
 
+    /// Cells that may still be sent, over all circuits that have not ended.
+    pub(crate) fn permitted(&self) -> u64 {
+        let open = self.circuits.values().filter(|account| !account.is_ended);
+        open.map(|account| account.permitted.saturating_sub(account.sent)).sum()
+    }
+
+    /// Circuits whose DESTROY has not left.
+    pub(crate) fn open(&self) -> Vec<CircuitId> {
+        self.circuits.iter().filter(|(_, account)| !account.is_ended).map(|(circuit, _)| *circuit).collect()
+    }
+
     fn limits(&mut self, frame: &FrameBuf) -> Option<String> {
         let mut wrong = None;
         for (circuit, limit) in pairs(&frame.bytes()[HEADER_BYTES..]).ok()? {

@@ -160,7 +160,9 @@ fn nothing_missing(world: &World) {
             world.findings.report("list", format!("host {place} goes by list {seq}, not {}", world.list_seq));
         }
         let linked = host.plane.borrow().links.len();
-        if host.kind == Kind::Client && linked > 2 {
+        let primary = host.guards.as_ref().and_then(|set| set.guards.first()).map(|guard| guard.node);
+        let is_up = primary.is_some_and(|node| host.plane.borrow().links.contains_key(&port17_proto::node::io::Peer::Node(node)));
+        if host.kind == Kind::Client && linked > 1 && is_up && linked > 2 {
             world.findings.report("guards", format!("client {place} has {linked} links"));
         }
     }
@@ -169,7 +171,7 @@ fn nothing_missing(world: &World) {
 /// Circuits have ended: no memory is reserved, no circuit is kept, on any lane.
 fn left_over(world: &World) {
     for (place, host) in world.hosts.iter().enumerate().filter(|(_, host)| host.counts()) {
-        let reserved = host.plane.borrow().pool.reserved_cells();
+        let reserved = host.plane.borrow().pool.reserved_cells() + host.plane.borrow().clients.reserved_cells();
         let circuits: usize = host.lanes.values().map(|end| world.circuits_at(*end)).sum();
         if reserved > 0 || circuits > 0 {
             world.findings.report("left over", format!("host {place} keeps {circuits} circuits and memory for {reserved} cells"));

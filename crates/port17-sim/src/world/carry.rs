@@ -7,7 +7,8 @@ use port17_proto::bottle::{Seq, UnverifiedBottle};
 use port17_proto::circuit::hop::{self, Decision, Exit, Now, Setup};
 use port17_proto::circuit::keyring::{CircuitKey, KeyId};
 use port17_proto::circuit::mux::{Mux, Side, StreamRules};
-use port17_proto::circuit::setup::SetupPacket;
+use port17_proto::circuit::replay::ReplayError;
+use port17_proto::circuit::setup::{SetupError, SetupPacket};
 use port17_proto::ids::{CircuitId, NodeId};
 use port17_proto::lane::frame::{FrameBuf, Header};
 use port17_proto::lane::reader::{Admission, Command, Port};
@@ -443,16 +444,40 @@ impl World {
         if took && !self.stamp_is_new(host, stamp) {
             self.findings.report("replay", format!("host {host} takes a SETUP that it has taken before"));
         }
+        if matches!(decision, Decision::Relayed) {
+            self.relayed.insert((came_on, circuit));
+        }
         match decision {
             Decision::Relayed | Decision::Declined(_) => {}
             Decision::Exit(exit) => self.serve(host, *exit),
             Decision::Refused(error) => {
+                self.judge_slot(host, came_on, error);
                 let calm = self.liars.is_empty() && self.is_quiet && self.scenario.faults.clock_jumps == 0;
                 if calm && honest_peer {
                     let circuit = circuit.0;
                     self.findings.report("setup", format!("host {host} refuses circuit {circuit} of an honest client: {error}"));
                 }
             }
+        }
+    }
+
+    /// A client's own guard knows by its clock which slots it takes: the current, the last, and at a slot's end the next.
+    fn judge_slot(&self, host: usize, came_on: EndId, error: SetupError) {
+        const SLOT_S: u64 = 900;
+        const EARLY_S: u64 = 780;
+        let client = self.ends[self.ends[came_on].peer].owner;
+        let slot_is_wrong = matches!(error, SetupError::Replay(ReplayError::Slot));
+        if !slot_is_wrong || self.hosts[client].kind != Kind::Client || !self.hosts[client].is_honest {
+            return;
+        }
+        let (theirs, ours) =
+            (self.time(client).unix_ms / 1000, self.time(host).unix_ms.max(self.hosts[host].last_unix_ms) / 1000);
+        let (sent, now) = (theirs / SLOT_S, ours / SLOT_S);
+        // A second for the way.
+        let was = theirs.saturating_sub(2) / SLOT_S;
+        let fits = |slot: u64| slot == now || slot + 1 == now || (ours % SLOT_S >= EARLY_S && slot == now + 1);
+        if fits(sent) && fits(was) && self.hosts[host].clock_error_ms == 0 {
+            self.findings.report("slot", format!("host {host} refuses slot {sent} at {ours} s"));
         }
     }
 

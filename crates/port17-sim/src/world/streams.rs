@@ -150,6 +150,7 @@ impl World {
                 if opened {
                     return self.end_job(host, job, false, "its circuit broke");
                 }
+                self.judge_refusal(host, &edge);
                 self.skip(host, &edge);
                 const AGAIN_US: u64 = 25_000;
                 let after_us = AGAIN_US << job.tries.min(5);
@@ -166,6 +167,16 @@ impl World {
                 }
                 true
             }
+        }
+    }
+
+    /// A circuit that its guard has passed on does not end without a word (spec 06, 1).
+    fn judge_refusal(&self, host: usize, edge: &EdgeRef) {
+        let edge = edge.borrow();
+        let end = &self.ends[edge.lane.end()];
+        let wordless = edge.progress == Progress::Building && !edge.ended_here && end.is_open;
+        if wordless && self.relayed.contains(&(end.peer, edge.circuit)) && self.liars.is_empty() {
+            self.findings.report("refusal", format!("a circuit of client {host} ends, and nobody says which hop refused it"));
         }
     }
 

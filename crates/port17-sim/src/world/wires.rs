@@ -105,6 +105,7 @@ impl World {
             held: VecDeque::new(),
             is_open: true,
             is_broken: false,
+            breaches: 0,
             edges: BTreeMap::new(),
             control_bytes: 0,
             control_frames: 0,
@@ -284,6 +285,12 @@ impl World {
                 self.findings.report("circuit", format!("{} {times} times at host {owner}", what.name()));
             }
             self.trace.note(5, self.now_us, end, times);
+            if matches!(what, port17_proto::lane::reader::CircuitFault::Credit) {
+                self.ends[end].breaches += times;
+                if self.ends[end].breaches > port17_proto::limits::CREDIT_BREACHES as u64 && fault.is_none() {
+                    self.findings.report("breach", format!("host {owner} keeps a lane whose credit was overrun again and again"));
+                }
+            }
         }
         if read > 0 {
             self.ends[self.ends[end].peer].lane.note();
