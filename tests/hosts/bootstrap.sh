@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A network comes up from nothing over real links: nodes with both families, two with IPv6 alone, one behind a link of 1280 bytes, clients behind
 # NAT. They get the signed list by HTTPS, find each other, and what is downloaded is what the origin gave.
-# Debian: conntrack curl iproute2 nftables openssl procps python3 tcpdump util-linux
+# Debian: conntrack curl iproute2 iputils-ping nftables openssl procps python3 tcpdump util-linux
 set -euo pipefail
 # shellcheck source=tests/hosts/hosts.bash
 source "$(dirname "${BASH_SOURCE[0]}")/hosts.bash"
@@ -101,14 +101,14 @@ assert len(set(hops)) == 3 and hops[-1] in ("cleo", "emil"), hops
 print(*hops)'; done | sort | uniq -c
 }
 
-check "hosts, a bridge, a home behind NAT, a link of 1280 bytes, a wire" topology
+must "hosts, a bridge, a home behind NAT, a link of 1280 bytes, a wire" topology
 check "every host reaches the world by each of its families" all_reach_the_world
 check "nobody reaches who is behind the router" nobody_reaches_who_is_behind_nat
 check "the router gives its own address" nat_hides
 check "the router forgets a flow of UDP within seconds" nat_forgets_udp
-check "five hosts become nodes, two clients" join
+must "five hosts become nodes, two clients" join
 from=$EPOCHREALTIME
-check "five nodes get a list by HTTPS, and one map" told "${nodes[*]}" form "${nodes[@]}"
+must "five nodes get a list by HTTPS, and one map" told "${nodes[*]}" form "${nodes[@]}"
 note "from the start of the first to one map: $(seconds_since "$from") s"
 check "two nodes with IPv6 alone are linked" v6_pair_is_linked
 check "clients behind NAT reach the world through the mesh" told "fritz greta" clients_start

@@ -6,6 +6,8 @@
 # shellcheck source=tests/e2e/checks.bash
 source "$(dirname "${BASH_SOURCE[0]}")/../e2e/checks.bash"
 
+# Debian's programs: what a version manager puts in front of Python takes longer than most of what is asked of it here.
+PATH=/usr/sbin:/usr/bin:$PATH
 hosts_here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 scenario=$(basename "$0" .sh)
 tag=p17h$$
@@ -20,6 +22,13 @@ exec 3>&1
 
 # A figure beside a check that passes.
 note() { printf '      %s\n' "$*" >&3; }
+
+# A check that all others build on: without it the script ends.
+must() { # NAME COMMAND...
+    local before=$failed
+    check "$@"
+    [ "$failed" -eq "$before" ] || { finish_hosts; exit 1; }
+}
 
 seconds_since() { awk "BEGIN { printf \"%.1f\", $EPOCHREALTIME - $1 }"; }
 
@@ -77,7 +86,7 @@ make_internet() {
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=world -addext "subjectAltName=IP:$WORLD4,IP:$WORLD6" \
         -addext basicConstraints=critical,CA:FALSE -keyout "$work/web.key" -out "$work/web.pem" 2>/dev/null
     spawn origin world python3 "$hosts_here/origin.py" serve "$web" "$work/origin.log" "$work/web.pem" "$work/web.key"
-    wait_for 10 test -e "$work/origin.log.ready"
+    wait_for 30 test -e "$work/origin.log.ready"
 }
 
 # A cable from a host's eth0 to `to-HOST` in the middle: a veth pair, or a wire where settings of one are given.
@@ -106,15 +115,32 @@ address() { # HOST [4|6]
     cat "$work/at/$1/address${2:-4}"
 }
 
-# A host at the bridge: 192.0.2.NUMBER and 2001:db8::NUMBER.
-add_host() { # HOST NUMBER [--only 4|6] [--wire SETTING...]
-    local host=$1 number=$2 only=''
+# A second bridge, at the other end of a wire from the first: what is cut there falls into two parts.
+make_far() { # [WIRE-SETTING...]
+    make_space far
+    plug far "${@:-delay_ms=0}"
+    ip -n "$tag-net" link set to-far master bridge
+    ip -n "$tag-far" link add bridge type bridge mcast_snooping 0
+    ip -n "$tag-far" link set eth0 master bridge
+    ip -n "$tag-far" link set bridge up
+}
+
+# A host at the bridge, or the far one: 192.0.2.NUMBER and 2001:db8::NUMBER.
+add_host() { # HOST NUMBER [--only 4|6] [--far | --wire SETTING...]
+    local host=$1 number=$2 only='' bridge=net
     shift 2
     if [ "${1:-}" = --only ]; then only=$2 && shift 2; fi
+    if [ "${1:-}" = --far ]; then bridge=far && shift; fi
     if [ "${1:-}" = --wire ]; then shift && set -- "${@:-delay_ms=0}"; fi
     make_space "$host"
-    plug "$host" "$@"
-    ip -n "$tag-net" link set "to-$host" master bridge
+    if [ "$bridge" = far ]; then
+        ip -n "$tag-far" link add "to-$host" type veth peer name eth0 netns "$tag-$host"
+        ip -n "$tag-far" link set "to-$host" up
+        ip -n "$tag-$host" link set eth0 up
+    else
+        plug "$host" "$@"
+    fi
+    ip -n "$tag-$bridge" link set "to-$host" master bridge
     [ "$only" = 6 ] || give_address "$host" "192.0.2.$number/24" 192.0.2.254
     [ "$only" = 4 ] || give_address "$host" "2001:db8::$number/64" 2001:db8::fe
 }
@@ -178,7 +204,7 @@ lay_wire() { # HOST OTHER DEVICE-THERE SETTING...
     shift 3
     spawn "wire-$host" net python3 "$hosts_here/wire.py" run --left "$tag-$host:eth0" --right "$tag-$other:$device" \
         --control "$work/wires/$host" --pcap "$work/wires/$host.pcap" --seed "${SEED:-17}" "$@"
-    wait_for 10 test -S "$work/wires/$host" || { cat "$work/logs/wire-$host"; return 1; }
+    wait_for 30 test -S "$work/wires/$host" || { cat "$work/logs/wire-$host"; return 1; }
     # What the wire is too slow for is its own to lose, and counted there.
     ip -n "$tag-$host" link set eth0 txqueuelen 10000
     ip -n "$tag-$other" link set "$device" txqueuelen 10000
@@ -302,6 +328,32 @@ join_as_exit() { # HOST [INIT-OPTION...]
     sed -i "s/^# \[exit.hosts\]/[exit.hosts]\n\"$ORIGIN\" = \"$WORLD4\"\n\"$ORIGIN6\" = \"$WORLD6\"/" "$work/at/$1/port17.toml"
 }
 
+# Gives a host a state directory on a disk of its own, so large; before it joins.
+small_disk() { # HOST SIZE
+    mkdir -p "$work/at/$1/state"
+    mount -t tmpfs -o "size=$2,mode=700" tmpfs "$work/at/$1/state"
+}
+
+fill_disk() { # HOST
+    fails dd if=/dev/zero of="$work/at/$1/state/filler" bs=4k status=none
+    [ "$(df --output=avail "$work/at/$1/state" | tail -n 1)" -eq 0 ]
+}
+
+free_disk() { rm "$work/at/$1/state/filler"; } # HOST
+
+# Sets a host's wall clock, as libfaketime has it: +0, +2d, -90m; the monotonic one goes on. For daemons started with `own_clock HOST`.
+set_clock() { # HOST OFFSET
+    echo "$2" >"$work/at/$1/clock.new"
+    mv "$work/at/$1/clock.new" "$work/at/$1/clock"
+}
+
+# The variables that give a daemon its host's clock: start HOST $(own_clock HOST).
+own_clock() { # HOST
+    [ -e "$work/at/$1/clock" ] || set_clock "$1" +0
+    echo "LD_PRELOAD=$(find /usr/lib -name libfaketime.so.1 -print -quit) FAKETIME_TIMESTAMP_FILE=$work/at/$1/clock FAKETIME_NO_CACHE=1" \
+        "DONT_FAKE_MONOTONIC=1 FAKETIME_DONT_FAKE_MONOTONIC=1"
+}
+
 # Starts a host's daemon, with variables of the environment where they are given.
 start() { # HOST [VARIABLE=VALUE...]
     spawn "$1" "$1" env "${@:2}" "$PORT17" --config "$work/at/$1/port17.toml" "$(cat "$work/at/$1/role")"
@@ -319,6 +371,11 @@ status() { # HOST [KEY...]
 }
 
 is_ready() { ask "$1" status >/dev/null; } # HOST
+
+guard_of() { status "$1" guard portname | cut -d~ -f1; } # CLIENT
+
+# The hosts of a client's busiest circuit, guard first.
+route_of() { control=$work/at/$1/state/control.sock route; } # CLIENT
 
 # Links of a host's daemon that stand in both Bottles, or are a client's.
 links_up() { # HOST
@@ -376,13 +433,46 @@ download() { # CLIENT BYTES [NAME [CURL-ARGUMENT...]]
     through "$1" "${@:4}" "http://${3:-$ORIGIN}/bytes/$2" | python3 "$hosts_here/origin.py" check "$2"
 }
 
+# Begins a download in the background, no faster than RATE (curl's words). It is over when at/CLIENT/NAME.end is there.
+begin_download() { # CLIENT NAME BYTES [RATE]
+    local file=$work/at/$1/$2
+    rm -f "$file" "$file.end"
+    # shellcheck disable=SC2016
+    spawn "$1.$2" "$1" bash -c 'status=0
+        curl -sS --fail --socks5-hostname 127.0.0.1:1080 --limit-rate "$1" -o "$2" "$3" || status=$?
+        echo $status >"$2.end.new" && mv "$2.end.new" "$2.end"' download "${4:-1000M}" "$file" "http://$ORIGIN/bytes/$3"
+}
+
+has_got() { [ "$(stat -c %s "$work/at/$1/$2" 2>/dev/null || echo 0)" -ge "$3" ]; } # CLIENT NAME BYTES
+has_ended() { [ -e "$work/at/$1/$2.end" ]; }                                      # CLIENT NAME
+
+# A download that was begun came to its end, whole.
+came_whole() { # CLIENT NAME BYTES
+    cat "$work/logs/$1.$2"
+    grep -qx 0 "$work/at/$1/$2.end"
+    python3 "$hosts_here/origin.py" check "$3" <"$work/at/$1/$2"
+}
+
+# It was cut off and curl was told so; and not a byte of what came is wrong.
+was_cut() { # CLIENT NAME BYTES
+    local got
+    got=$(stat -c %s "$work/at/$1/$2")
+    say "$got bytes of $3, and curl ended with $(cat "$work/at/$1/$2.end")"
+    fails grep -qx 0 "$work/at/$1/$2.end"
+    python3 "$hosts_here/origin.py" check "$3" "$got" <"$work/at/$1/$2"
+}
+
 # A line of the origin's log for so many bytes that were given whole, with the hash they should have.
 origin_gave() { # BYTES
     grep "\"bytes\": $1, \"sha256\": \"$(python3 "$hosts_here/origin.py" sha "$1")\", \"whole\": true" "$work/origin.log"
 }
 
-# Succeeds where a command fails: `! COMMAND` alone would not end a check.
-fails() { if "$@"; then return 1; fi; } # COMMAND...
+# Succeeds where a command fails: `! COMMAND` alone would not end a check. One that is not there has not failed.
+fails() { # COMMAND...
+    local status=0
+    "$@" || status=$?
+    [ "$status" -ne 0 ] && [ "$status" -lt 126 ]
+}
 
 # Says how long a command took to succeed, trying again and again, and fails where that is too long.
 within() { # SECONDS WHAT COMMAND...
@@ -392,21 +482,18 @@ within() { # SECONDS WHAT COMMAND...
     note "$what: $(seconds_since "$from") s (at most $limit)"
 }
 
-# What daemons last said goes with a failure.
+# What daemons last said goes with a failure, before what failed.
 told() { # HOSTS COMMAND...
     local host hosts=$1 status=0
     shift
     # In a condition no command of a function would end it.
     set +e
-    (set -e && "$@")
+    (set -e && "$@") >"$work/told" 2>&1
     status=$?
     set -e
-    [ "$status" -ne 0 ] || return 0
-    for host in $hosts; do
-        say "--- $host"
-        tail -n 12 "$work/logs/$host"
-    done
-    return 1
+    [ "$status" -eq 0 ] || for host in $hosts; do printf '%s: %s\n' "$host" "$(ask "$host" status 2>&1 | head -n 1)"; done
+    tail -n 12 "$work/told"
+    return "$status"
 }
 
 # ---- The end ----
@@ -438,12 +525,9 @@ forget_the_dead() {
     done
 }
 
+# Processes whose network is one of this run's, as lines of /proc/PROCESS/ns/net.
 processes_in_spaces() {
-    local process
-    for process in /proc/[0-9]*; do
-        readlink "$process/ns/net" 2>/dev/null | tr -dc 0-9 | grep -qxFf <(cat "$work"/spaces/*) && printf '%s ' "$process" && tr '\0' ' ' <"$process/cmdline"
-    done
-    true
+    find /proc/[0-9]*/ns/net -maxdepth 0 -printf '%p %l\n' 2>/dev/null | grep -F -f <(sed 's/.*/[&]/' "$work"/spaces/*) || true
 }
 
 nothing_runs() { [ -z "$(processes_in_spaces)" ]; }
@@ -468,7 +552,10 @@ finish_hosts() {
 
 end_hosts() {
     # For who looks for the reason of a failure.
-    if [ "$failed" -gt 0 ] && [ -n "${PORT17_HOSTS_LOGS:-}" ]; then mkdir -p "$PORT17_HOSTS_LOGS" && cp -r "$work/logs" "$PORT17_HOSTS_LOGS/$scenario"; fi
+    if [ "$failed" -gt 0 ]; then
+        local kept=${CARGO_TARGET_DIR:-$here/../../target}/test-logs/hosts-$scenario
+        rm -rf "$kept" && mkdir -p "$kept" && cp -r "$work/logs/." "$kept" && say "what all said is in $kept"
+    fi
     tear_down
     clean_up
 }

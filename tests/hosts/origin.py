@@ -2,11 +2,12 @@
 
     origin.py serve DIRECTORY LOG [CERTIFICATE KEY]
     origin.py sha BYTES
-    origin.py check BYTES
+    origin.py check BYTES [LENGTH]
 
 `http://…/bytes/N` on port 80, IPv4 and IPv6: N bytes, always the same. Each request is a line of JSON in LOG: who asked, how many bytes the
 socket took, their sha256, and whether that was all. `https://…:8443/` has the files of DIRECTORY, where a certificate is given. UDP port 7
-answers with what came. FILE LOG.ready is there once all of them listen. `check` says where standard input is not what /bytes/BYTES gives.
+answers with what came. FILE LOG.ready is there once all of them listen. `check` says where standard input
+is not what /bytes/BYTES gives, or its first LENGTH bytes.
 """
 
 import functools
@@ -97,9 +98,10 @@ def sha(length):
     print(whole.hexdigest())
 
 
-def check(length):
-    at = 0
-    for piece in pieces(int(length)):
+def check(bytes, length=None):
+    at, length = 0, int(length or bytes)
+    for piece in pieces(int(bytes)):
+        piece = piece[: length - at]
         got = sys.stdin.buffer.read(len(piece))
         if got != piece:
             sys.exit(f"{at + len(got)} bytes came, and not all of them were right" if len(got) < len(piece) else f"wrong between {at} and {at + len(piece)}")

@@ -88,12 +88,9 @@ def find_words(who, name, chosen):
 def control(who, chosen):
     """What must be there: without it nothing is proven by finding nothing."""
     seen = set()
-    for piece in packets.contents(chosen):
-        if belongs_to_exit_side(who, piece.packet):
-            for word in who.words:
-                for kind in "nphud":
-                    if (kind + word).encode() in piece.data.lower():
-                        seen.add(kind)
+    for piece in packets.contents(packet for packet in chosen if belongs_to_exit_side(who, packet)):
+        data = piece.data.lower()
+        seen.update(kind for word in who.words if word.encode() in data for kind in "nphud" if (kind + word).encode() in data)
     return seen
 
 
