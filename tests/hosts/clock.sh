@@ -31,7 +31,8 @@ set_up() {
 begin() { start "$1" $(own_clock "$1"); }
 
 seq_of() { status "$1" bottle seq; }
-says() { ask "$1" status | grep -i "$2"; } # HOST WHAT
+# Also where it says it with exit code 4.
+says() { { ask "$1" status || true; } | grep -i "$2"; } # HOST WHAT
 
 # A change, so that there is a new Bottle.
 changes() { # HOST
@@ -47,16 +48,19 @@ no_seq_went_down() {
     for host in "${nodes[@]}"; do [ "$(seq_of "$host")" -ge "$(cat "$work/at/$host/seq")" ]; done
 }
 
+# SETUPs name a quarter of an hour (spec 06, 1.6): a hop that is a little ahead takes the one before, one that is set back stands still.
 a_little() {
     note_seqs
-    set_clock anna +40m
+    set_clock anna +10m
     set_clock ben -40m
-    set_clock fritz -40m
-    within 10 "40 min ahead and behind: a stream" reaches fritz
+    within 10 "10 min ahead, 40 min set back: a stream" new_circuit
     changes cleo
     within 20 "one map" have_one_map 5 "${nodes[@]}"
     no_seq_went_down
 }
+
+# Another user name is another circuit.
+new_circuit() { through fritz -m 5 --proxy-user "$RANDOM$RANDOM:x" -o /dev/null "http://$ORIGIN/bytes/1000"; }
 
 # The clock of a hop under a download, days ahead: the stream does not care; the others take no Bottle of that time.
 days_ahead() {
@@ -69,7 +73,7 @@ days_ahead() {
     wait_for 20 has_ended fritz ahead
     came_whole fritz ahead 20000000
     within 20 "3 days ahead: it says that its clock is wrong" says "$middle" clock
-    within 10 "3 days ahead: a stream" reaches fritz
+    within 20 "3 days ahead: a new circuit" new_circuit
 }
 
 set_right() {
@@ -91,22 +95,23 @@ back() {
     note_seqs
     set_clock $victim -3d
     within 20 "3 days back: it says so" says $victim "set back"
-    within 10 "3 days back: a stream" reaches fritz
+    within 10 "3 days back: a new circuit" new_circuit
     set_clock $victim +0
     is_quiet() { fails says $victim "set back"; }
     within 20 "right again: it says nothing of it" is_quiet
     no_seq_went_down
 }
 
+# What stands goes on. A SETUP of three days ago nobody takes: the client says why, and it is over when the clock is right.
 client_back() {
     begin_download fritz back 20000000 8M
     wait_for 10 has_got fritz back 1000000
     set_clock fritz -3d
     wait_for 20 has_ended fritz back
     came_whole fritz back 20000000
-    within 10 "the client 3 days back: a stream" reaches fritz
+    within 10 "the client 3 days back: it says so" says fritz "set back"
     set_clock fritz +0
-    within 10 "and right again" reaches fritz
+    within 20 "right again: a new circuit" new_circuit
 }
 
 # By its clock every key has ended: no circuit, and nothing goes directly. Once it is right, a start is enough.
@@ -118,9 +123,8 @@ client_ahead() {
     came_whole fritz far 20000000
     stop fritz
     begin fritz
+    within 10 "the client 3 days ahead, started: it says that its clock is wrong" says fritz clock
     fails through fritz -m 3 "http://$ORIGIN/bytes/1"
-    ask fritz status | tee "$work/says" || true
-    grep -qi -e clock -e expired "$work/says"
     set_clock fritz +0
     stop fritz
     begin fritz
@@ -129,7 +133,7 @@ client_ahead() {
 
 hosts="fritz ${nodes[*]}"
 must "five nodes and a client, each with a clock of its own" told "$hosts" set_up
-check "clocks that are 40 minutes off: nobody cares" told "$hosts" a_little
+check "clocks that are minutes off: nobody cares" told "$hosts" a_little
 check "a middle's clock jumps 3 days ahead under a download" told "$hosts" days_ahead
 check "it is set right" told "$hosts" set_right
 check "a node's clock jumps 3 days back" told "$hosts" back

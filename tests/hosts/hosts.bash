@@ -17,6 +17,7 @@ WORLD4=45.17.9.9 WORLD6=2a17:9::9
 # The names of it that every exit knows.
 ORIGIN=origin.example ORIGIN6=origin6.example
 began=$EPOCHREALTIME
+echo $$ >"$work/hosts.process"
 mkdir -p "$work"/{pids,logs,wires,at,spaces} "$web"
 exec 3>&1
 
@@ -499,29 +500,34 @@ told() { # HOSTS COMMAND...
 # ---- The end ----
 
 tear_down() {
-    local space directory
+    local space
     for space in "$work"/spaces/*; do
-        [ -e "$space" ] || continue
-        space=$(space "$(basename "$space")")
-        ip netns pids "$space" 2>/dev/null | xargs -r kill -9 2>/dev/null || true
-        ip netns delete "$space" 2>/dev/null || true
+        [ ! -e "$space" ] || destroy_space "$(space "$(basename "$space")")"
     done
-    for directory in $(awk -v work="$work/" 'index($5, work) == 1 { print $5 }' /proc/self/mountinfo); do
-        umount -l "$directory" || true
+    unmount_below "$work"
+}
+
+destroy_space() { # NAMESPACE
+    ip netns pids "$1" 2>/dev/null | xargs -r kill -9 2>/dev/null || true
+    ip netns delete "$1" 2>/dev/null || true
+}
+
+unmount_below() { # DIRECTORY
+    local place
+    for place in $(awk -v below="$1/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo); do
+        umount -l "$place" || true
     done
 }
 
-# Namespaces of runs whose script was killed so hard that it could not clean up.
+# What is left of runs whose script was killed so hard that it could not clean up.
 forget_the_dead() {
-    local space process
-    for space in /run/netns/p17h*-*; do
-        space=$(basename "$space")
-        process=${space#p17h}
-        process=${process%%-*}
-        [[ $process =~ ^[0-9]+$ ]] || continue
-        [ ! -e "/proc/$process" ] || continue
-        ip netns pids "$space" 2>/dev/null | xargs -r kill -9 2>/dev/null || true
-        ip netns delete "$space" 2>/dev/null || true
+    local file space
+    for file in /tmp/port17-e2e-*/hosts.process; do
+        if [ -e "$file" ] && [ ! -e "/proc/$(cat "$file")" ]; then
+            for space in /run/netns/"p17h$(cat "$file")"-*; do destroy_space "$(basename "$space")"; done
+            unmount_below "$(dirname "$file")"
+            rm -rf "$(dirname "$file")"
+        fi
     done
 }
 
