@@ -13,7 +13,7 @@ mod gossip;
 use std::fmt::Debug;
 use std::hash::Hash;
 
-use stateright::{Checker, Model};
+use stateright::{Checker, HasDiscoveries, Model};
 
 /// Goes through all states of a model, and fails the test with the way to the first one in which a property does not hold.
 #[track_caller]
@@ -23,7 +23,7 @@ where
     M::State: Debug + Clone + PartialEq + Hash + Send + Sync,
     M::Action: Debug + Clone + PartialEq,
 {
-    let checker = model.checker().spawn_bfs().join();
+    let checker = model.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let (states, steps, depth) = (checker.unique_state_count(), checker.state_count(), checker.max_depth());
     println!("{name}: {states} states, {steps} steps, {depth} deep");
     checker.assert_properties();

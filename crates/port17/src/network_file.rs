@@ -167,7 +167,9 @@ impl Source {
         let file = text.strip_prefix("file://").or_else(|| text.strip_prefix("file:"));
         if let Some(path) = file.or_else(|| (!text.contains("://")).then_some(text)) {
             let path = directory.join(path);
-            return Ok(Self::File(std::path::absolute(&path).unwrap_or(path)));
+            let absolute = std::path::absolute(&path).unwrap_or(path);
+            // Without the second of two slashes in front: `file:` and they would be read as `file://`.
+            return Ok(Self::File(absolute.components().collect()));
         }
         let expected = |why| format!("`{text}`: {why}; expected https://HOST/PATH, file:PATH or a path");
         let uri: Uri = text.parse().map_err(|_| expected("no address"))?;
@@ -317,11 +319,7 @@ fn params(table: &ParameterTable) -> Result<Params, Wrong> {
         None => Params::DEFAULT,
         Some((_, value)) => named_set(value)?,
     };
-    let mut own = table.iter().filter(|(name, _)| name.get_ref() != "set").peekable();
-    if own.peek().is_some() && params.name == SetName::Default {
-        params.name = SetName::Own;
-    }
-    for (name, value) in own {
+    for (name, value) in table.iter().filter(|(name, _)| name.get_ref() != "set") {
         let key = format!("parameters.{}", name.get_ref());
         if name.get_ref() == "name" {
             return Err(Wrong::new(name, &key, "the set is named by `set`"));
@@ -329,6 +327,10 @@ fn params(table: &ParameterTable) -> Result<Params, Wrong> {
         let text = parameter_text(value)
             .ok_or_else(|| Wrong::new(value, &key, "expected text as \"5 min\", a whole number or a switch"))?;
         params.set(name.get_ref(), &text).map_err(|error| Wrong::new(name, &key, error))?;
+    }
+    // Who writes down what holds anyway has changed nothing.
+    if params.name == SetName::Default && !params.differences().is_empty() {
+        params.name = SetName::Own;
     }
     params.validate().map_err(|error| {
         // A value that is wrong together with another one stands at the table's beginning, where it is not in the table itself.

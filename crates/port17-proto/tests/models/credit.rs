@@ -432,5 +432,5 @@ impl Model for Credit {
 
 #[test]
 fn a_relay_never_overruns_nor_stops_a_circuit() {
-    check("credit, 3 nodes", Credit::new(3, 20, 24, 1));
+    check("credit, 3 nodes", Credit::new(3, 20, 20, 1));
 }
