@@ -178,7 +178,9 @@ impl World {
             assert!(client.streams.iter().all(|id| !client.ended.contains(id) || client.state(*id) != StreamState::Opening));
         }
         assert!(self.mesh.members.iter().all(|member| member.pool.reserved_cells() * FRAME_BYTES as u64 <= member.pool.bytes()));
-        assert!(self.mesh.members.iter().all(|member| member.strangers.get() == 0), "nobody is asked for a new lane");
+        // Law 1. A lane that was lost counts there as one that never was.
+        let whole = self.mesh.ends.iter().all(|end| end.open);
+        assert!(!whole || self.mesh.members.iter().all(|member| member.strangers.get() == 0), "nobody is asked for a new lane");
     }
 
     /// With the lanes everything goes.

@@ -43,7 +43,7 @@ pub fn run(bytes: &[u8]) {
     let mut choices = Choices::new(bytes);
     let mut world = World::new(choices.byte());
     for _ in 0..STEPS {
-        if choices.is_empty() {
+        if choices.is_empty() || world.stopped {
             break;
         }
         world.step(&mut choices);
