@@ -263,6 +263,10 @@ impl World {
             self.ends[end].lane.note();
         }
         for host in 0..self.hosts.len() {
+            if !self.liars.is_empty() {
+                // What a liar has withheld from a circuit, it will never get: no client can know.
+                self.end_circuits(host);
+            }
             self.hosts[host].clock_error_ms = 0;
             self.hosts[host].disk.is_full = false;
             if self.hosts[host].is_frozen {
