@@ -14,6 +14,8 @@ pub struct Job {
     pub asked_us: u64,
     /// Circuits that were tried for it.
     pub tries: u32,
+    /// It is not put anywhere before this time.
+    pub waits_us: u64,
     /// Where it is.
     pub on: Option<(EdgeRef, StreamId)>,
     /// It must succeed: nothing is wrong any more when it is asked for.

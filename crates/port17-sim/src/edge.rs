@@ -39,7 +39,7 @@ pub struct StreamPlan {
 impl StreamPlan {
     /// The name that it is opened by.
     pub fn target(&self) -> Target {
-        Target { host: Host::Name(format!("s{}-u{}-d{}.sim", self.tag, self.up, self.down).into()), port: 80 }
+        Target { host: Host::Name(format!("s{}-u{}-d{}.sim", self.tag, self.up, self.down)), port: 80 }
     }
 
     fn of(target: &Target) -> Option<Self> {

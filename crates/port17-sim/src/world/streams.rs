@@ -39,6 +39,7 @@ impl World {
             plan,
             asked_us,
             tries: 0,
+            waits_us: 0,
             on: None,
             must,
             aborts,
@@ -111,7 +112,9 @@ impl World {
             if self.now_us > job.asked_us + patience_us {
                 return self.end_job(host, job, false, "it never opened");
             }
-            self.place(host, job);
+            if self.now_us >= job.waits_us {
+                self.place(host, job);
+            }
             return true;
         };
         let (state, is_over, done, opened, got) = {
@@ -154,6 +157,7 @@ impl World {
                 self.skip(host, &edge);
                 const AGAIN_US: u64 = 25_000;
                 let after_us = AGAIN_US << job.tries.min(5);
+                job.waits_us = self.now_us + after_us;
                 self.plan_look(host, after_us);
                 true
             }
@@ -218,6 +222,7 @@ impl World {
         };
         let Some(edge) = edge else {
             const AGAIN_US: u64 = 500_000;
+            job.waits_us = self.now_us + AGAIN_US;
             return self.plan_look(host, AGAIN_US);
         };
         let now_ms = self.now_ms(host);
@@ -251,9 +256,10 @@ impl World {
             let carrying = plane.lane_to(*route.first()?)?;
             (carrying.lane.clone(), std::sync::Arc::clone(&plane.pool))
         };
+        let reservation = pool.reserve(FIRST_WINDOW_CELLS)?;
         let offset = draw_offset(hops.len(), false, &mut it.entropy);
         let (origin, packet) = Origin::new(&hops, offset, slot_of(unix_s), KemBackend::Seeded, &mut it.entropy).ok()?;
-        let granter = Granter::new(pool.reserve(FIRST_WINDOW_CELLS)?, lane.look(|queue| queue.pace()), now_ms);
+        let granter = Granter::new(reservation, lane.look(|queue| queue.pace()), now_ms);
         let permitted = granter.permitted();
         let circuit = lane.queue(|queue| queue.open(None)).ok()?;
         let mux = Mux::new(Side::Client, granter, StreamRules::from(&self.params));
