@@ -459,6 +459,8 @@ pub enum DownReason {
     NoBottle,
     /// Its Bottle has no address that may be dialled, and it does not dial either.
     NoAddress,
+    /// The link key in its Bottle has ended.
+    NoKey,
     /// It is the other side's turn to dial.
     TheyDial,
     /// A dial is under way.
@@ -480,6 +482,7 @@ impl fmt::Display for DownReason {
         match self {
             Self::NoBottle => f.write_str("its Bottle is not known"),
             Self::NoAddress => f.write_str("its Bottle has no address that the parameters allow to dial"),
+            Self::NoKey => f.write_str("the link key in its Bottle has ended, and no newer Bottle has come"),
             Self::TheyDial => f.write_str("it has to dial and has not yet"),
             Self::Dialling => f.write_str("being dialled"),
             Self::DialFailed(why) => why.fmt(f),

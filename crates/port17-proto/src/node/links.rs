@@ -235,6 +235,8 @@ impl Node {
         let turn = contact.as_ref().and_then(|contact| Some(self.turn(node, self.links.get(&node)?, contact)));
         let Some(link) = self.links.nodes.get_mut(&node) else { return };
         let contact = match (contact, turn) {
+            // spec 05, 1: whatever key was shown, the dial would fail
+            (Some(contact), Some(Turn::Ours)) if contact.keys.is_empty() => return link.say_at_first(DownReason::NoKey),
             (Some(contact), Some(Turn::Ours)) => contact,
             (_, Some(Turn::Theirs)) => return link.say_at_first(DownReason::TheyDial),
             (_, Some(Turn::Nobodys)) => return link.say_at_first(DownReason::NoAddress),
@@ -551,7 +553,7 @@ enum Turn {
 impl NodeLink {
     /// Says why there is no link yet; what is known of a link that was tried or lost says more.
     fn say_at_first(&mut self, why: DownReason) {
-        if matches!(self.why, DownReason::NoBottle | DownReason::NoAddress | DownReason::TheyDial) {
+        if matches!(self.why, DownReason::NoBottle | DownReason::NoAddress | DownReason::NoKey | DownReason::TheyDial) {
             self.say(why);
         }
     }

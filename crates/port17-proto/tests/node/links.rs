@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use port17_proto::bottle::{Seq, UnverifiedBottle};
 use port17_proto::node::io::{Input, Peer, ShownKey};
 use port17_proto::params::Params;
 
-use super::mesh::{LATENCY, Mesh, Plan, id_of, ordered_seeds};
+use super::mesh::{LATENCY, Mesh, Plan, START_UNIX_MS, id_of, identity, ordered_seeds};
+use super::solo::{Solo, bottle_of};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -44,6 +46,26 @@ fn a_hidden_node_dials_even_if_it_is_the_larger() {
     mesh.add(Plan { neighbours: vec![id_of(small)], hidden: true, ..Plan::new(large) });
     mesh.run_until(SECOND, "all links", all_linked);
     assert_eq!(mesh.hosts[0].dials.len(), 0);
+}
+
+#[test]
+fn a_node_whose_link_key_has_ended_is_not_dialled_until_a_newer_bottle_comes() {
+    let [small, large] = ordered_seeds();
+    let mut solo = Solo::alone(Plan { neighbours: vec![id_of(large)], ..Plan::new(small) });
+    let now_ms = START_UNIX_MS + 1_010_000;
+    let parsed = UnverifiedBottle::parse(&bottle_of(large)).unwrap();
+    let mut content = parsed.verify(now_ms, &Params::demo().bottle_rules()).unwrap().content().clone();
+    content.link_key_expiry_s = now_ms / 1000;
+    solo.handle(Input::Bottle(content.sign(identity(large).0.key()).unwrap()));
+    solo.wait(SECOND);
+    assert_eq!(solo.dial(), None);
+    let why = solo.node.status().links[0].why.clone();
+    assert_eq!(why.as_deref(), Some("the link key in its Bottle has ended, and no newer Bottle has come"));
+
+    content.seq = Seq(content.seq.0 + 1);
+    content.link_key_expiry_s += 3600;
+    solo.handle(Input::Bottle(content.sign(identity(large).0.key()).unwrap()));
+    assert!(solo.dial().is_some());
 }
 
 #[test]
