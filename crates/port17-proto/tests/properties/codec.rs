@@ -393,7 +393,10 @@ fn packed(talk: &[Talk]) -> Vec<Area> {
 }
 
 /// What comes out, DATA of one message joined again; none if it is junk.
-fn unpacked(areas: &[Area]) -> Option<Vec<(u16, Result<CellMessage, Vec<u8>>)>> {
+/// A stream, and its message or its bytes.
+type Said = (u16, Result<CellMessage, Vec<u8>>);
+
+fn unpacked(areas: &[Area]) -> Option<Vec<Said>> {
     let (mut reader, mut found) = (CellReader::default(), Vec::<(u16, Result<CellMessage, Vec<u8>>)>::new());
     for area in areas {
         let mut goes_on = reader.is_unfinished();
