@@ -21,7 +21,7 @@ set_up() {
     join_as client fritz
     form "${nodes[@]}"
     start fritz
-    wait_for 20 reaches fritz
+    wait_for 90 reaches fritz
 }
 
 rate() { awk "BEGIN { printf \"%.0f\", $bytes / ($EPOCHREALTIME - $1) / 1000 }"; } # SINCE
