@@ -71,8 +71,8 @@ near_changes() {
     kill_hard ben
     start ben
     start gus
-    wait_for 20 has_links gus 3
-    wait_for 20 has_links ben 3
+    wait_for 20 has_links gus 2
+    wait_for 20 has_links ben 2
     sign_list "${near[@]}" "${distant[@]}" gus
     for host in "${near[@]}" gus; do ask "$host" reload; done
     for host in "${near[@]}" gus; do wait_for 10 has_list_of 8 "$host"; done
