@@ -21,17 +21,17 @@ set_up() {
     join_as client fritz
     form "${nodes[@]}"
     start fritz
-    wait_for 20 reaches fritz
+    wait_for 90 reaches fritz
 }
 
 under_way() { # NAME
     begin_download fritz "$1" $bytes 4M
-    wait_for 10 has_got fritz "$1" 1000000
+    wait_for 90 has_got fritz "$1" 1000000
 }
 
 new_stream_and_the_old_is_cut() { # WHAT NAME
     within 15 "$1: a new stream" reaches fritz
-    wait_for 30 has_ended fritz "$2"
+    wait_for 90 has_ended fritz "$2"
     was_cut fritz "$2" $bytes
 }
 
@@ -63,7 +63,7 @@ router_forgets() {
     under_way forgotten
     in_host house conntrack -F 2>/dev/null
     within 15 "the router forgot all flows: a stream" reaches fritz
-    wait_for 40 has_ended fritz forgotten
+    wait_for 90 has_ended fritz forgotten
     came_whole fritz forgotten $bytes || was_cut fritz forgotten $bytes
 }
 

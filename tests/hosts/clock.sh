@@ -22,9 +22,9 @@ set_up() {
     for host in "${nodes[@]}"; do begin "$host"; done
     sign_list "${nodes[@]}"
     for host in "${nodes[@]}"; do ask "$host" reload; done
-    wait_for 30 have_one_map 5 "${nodes[@]}"
+    wait_for 90 have_one_map 5 "${nodes[@]}"
     begin fritz
-    wait_for 20 reaches fritz
+    wait_for 90 reaches fritz
 }
 
 # shellcheck disable=SC2046
@@ -66,11 +66,11 @@ new_circuit() { through fritz -m 5 --proxy-user "$RANDOM$RANDOM:x" -o /dev/null 
 days_ahead() {
     local middle
     begin_download fritz ahead 20000000 8M
-    wait_for 10 has_got fritz ahead 1000000
+    wait_for 90 has_got fritz ahead 1000000
     middle=$(route_of fritz | cut -d' ' -f2)
     echo "$middle" >"$work/middle"
     set_clock "$middle" +3d
-    wait_for 20 has_ended fritz ahead
+    wait_for 90 has_ended fritz ahead
     came_whole fritz ahead 20000000
     within 20 "3 days ahead: it says that its clock is wrong" says "$middle" clock
     within 20 "3 days ahead: a new circuit" new_circuit
@@ -105,9 +105,9 @@ back() {
 # What stands goes on. A SETUP of three days ago nobody takes: the client says why, and it is over when the clock is right.
 client_back() {
     begin_download fritz back 20000000 8M
-    wait_for 10 has_got fritz back 1000000
+    wait_for 90 has_got fritz back 1000000
     set_clock fritz -3d
-    wait_for 20 has_ended fritz back
+    wait_for 90 has_ended fritz back
     came_whole fritz back 20000000
     within 10 "the client 3 days back: it says so" says fritz "set back"
     set_clock fritz +0
@@ -117,9 +117,9 @@ client_back() {
 # By its clock every key has ended: no circuit, and nothing goes directly. Once it is right, a start is enough.
 client_ahead() {
     begin_download fritz far 20000000 8M
-    wait_for 10 has_got fritz far 1000000
+    wait_for 90 has_got fritz far 1000000
     set_clock fritz +3d
-    wait_for 20 has_ended fritz far
+    wait_for 90 has_ended fritz far
     came_whole fritz far 20000000
     stop fritz
     begin fritz

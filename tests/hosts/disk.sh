@@ -23,7 +23,7 @@ set_up() {
     join_as client fritz
     form "${nodes[@]}"
     start fritz
-    wait_for 20 reaches fritz
+    wait_for 90 reaches fritz
 }
 
 seq_of() { status "$1" bottle seq; }

@@ -28,13 +28,13 @@ set_up() {
     join_as client fritz
     form "${nodes[@]}"
     start fritz
-    wait_for 20 reaches fritz
+    wait_for 90 reaches fritz
 }
 
 # A download that takes some seconds, and the route it takes.
 under_way() { # NAME
     begin_download fritz "$1" $bytes 4M
-    wait_for 10 has_got fritz "$1" 1000000
+    wait_for 90 has_got fritz "$1" 1000000
     route_of fritz >"$work/route"
     cat "$work/route"
 }
@@ -47,7 +47,7 @@ killed() { # HOP
     victim=$(hop "$1")
     kill_hard "$victim"
     within 15 "hop $1 killed: a new stream" reaches fritz
-    wait_for 40 has_ended fritz killed
+    wait_for 90 has_ended fritz killed
     was_cut fritz killed $bytes
     start "$victim"
     within 20 "hop $1 started again: one map" have_one_map 5 "${nodes[@]}"
@@ -57,7 +57,7 @@ killed() { # HOP
 frozen_for_a_moment() {
     local victim stood
     begin_download fritz moment 8000000 4M
-    wait_for 10 has_got fritz moment 500000
+    wait_for 90 has_got fritz moment 500000
     route_of fritz >"$work/route"
     victim=$(hop 2)
     send_signal "$victim" STOP
@@ -66,7 +66,7 @@ frozen_for_a_moment() {
     stands_still() { local before=$stood; stood=$(stat -c %s "$work/at/fritz/moment"); [ "$stood" = "$before" ]; }
     wait_for 3 stands_still
     send_signal "$victim" CONT
-    wait_for 20 has_ended fritz moment
+    wait_for 90 has_ended fritz moment
     came_whole fritz moment 8000000
 }
 
@@ -85,7 +85,7 @@ frozen() { # HOP
     for host in "${nodes[@]}"; do
         [ "$host" = "$victim" ] || wait_for 15 no_link_to "$host" "$victim"
     done
-    wait_for 40 has_ended fritz frozen
+    wait_for 90 has_ended fritz frozen
     was_cut fritz frozen $bytes
     send_signal "$victim" CONT
     within 20 "hop $1 let go: one map" have_one_map 5 "${nodes[@]}"
@@ -103,7 +103,7 @@ client_lanes_killed() {
     in_host fritz ss -K dst "[$(address "$guard" 6)]" dport = 1717 >>"$work/killed"
     grep -c ESTAB "$work/killed"
     within 10 "a client's lanes killed: a new stream" reaches fritz
-    wait_for 40 has_ended fritz lanes
+    wait_for 90 has_ended fritz lanes
     was_cut fritz lanes $bytes
 }
 
@@ -114,7 +114,7 @@ node_lanes_killed() {
     in_host "$middle" ss -K state established '( sport = 1717 or dport = 1717 )' >"$work/killed"
     grep -c 1717 "$work/killed"
     within 10 "all of a middle's lanes killed: a new stream" reaches fritz
-    wait_for 40 has_ended fritz lanes
+    wait_for 90 has_ended fritz lanes
     was_cut fritz lanes $bytes
     within 15 "its links again" has_links "$middle" 4
 }

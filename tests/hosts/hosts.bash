@@ -87,7 +87,7 @@ make_internet() {
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=world -addext "subjectAltName=IP:$WORLD4,IP:$WORLD6" \
         -addext basicConstraints=critical,CA:FALSE -keyout "$work/web.key" -out "$work/web.pem" 2>/dev/null
     spawn origin world python3 "$hosts_here/origin.py" serve "$web" "$work/origin.log" "$work/web.pem" "$work/web.key"
-    wait_for 30 test -e "$work/origin.log.ready"
+    wait_for 60 test -e "$work/origin.log.ready"
 }
 
 # A cable from a host's eth0 to `to-HOST` in the middle: a veth pair, or a wire where settings of one are given.
@@ -205,7 +205,7 @@ lay_wire() { # HOST OTHER DEVICE-THERE SETTING...
     shift 3
     spawn "wire-$host" net python3 "$hosts_here/wire.py" run --left "$tag-$host:eth0" --right "$tag-$other:$device" \
         --control "$work/wires/$host" --pcap "$work/wires/$host.pcap" --seed "${SEED:-17}" "$@"
-    wait_for 30 test -S "$work/wires/$host" || { cat "$work/logs/wire-$host"; return 1; }
+    wait_for 60 test -S "$work/wires/$host" || { cat "$work/logs/wire-$host"; return 1; }
     # What the wire is too slow for is its own to lose, and counted there.
     ip -n "$tag-$host" link set eth0 txqueuelen 10000
     ip -n "$tag-$other" link set "$device" txqueuelen 10000
@@ -272,7 +272,7 @@ capture() { # NAME HOST DEVICE FILTER...
     local name=$1 host=$2 device=$3
     shift 3
     spawn "$name" "$host" tcpdump -i "$device" -n -s 0 -B 65536 -U -Z root -w "$work/$name.pcap" "$@"
-    wait_for 10 grep -q 'listening on' "$work/logs/$name"
+    wait_for 60 grep -q 'listening on' "$work/logs/$name"
 }
 
 # Fails where the kernel dropped a packet.
@@ -296,7 +296,7 @@ watch_flows() { # NAME HOST
     local name=$1 host=$2
     in_host "$host" nft 'table inet watch { chain out { type filter hook output priority 0; ct state new counter; }; chain in { type filter hook input priority 0; ct state new counter; }; }'
     spawn "$name" "$host" conntrack -E -e NEW -o timestamp
-    wait_for 10 hears_events "$(process "$name")"
+    wait_for 60 hears_events "$(process "$name")"
 }
 
 # A netlink socket of netfilter (12) that is in some group.
@@ -405,7 +405,7 @@ have_one_map() { # COUNT HOST...
 sign_list() { # HOST...
     local host bottles=()
     for host in "$@"; do
-        wait_for 10 ask "$host" bottle export --output "$work/network/$host.bottle"
+        wait_for 60 ask "$host" bottle export --output "$work/network/$host.bottle"
         bottles+=("$work/network/$host.bottle")
     done
     "$PORT17" network sign --network "$work/network/mesh.network.toml" --key "$work/network/root-1.key" \
@@ -418,8 +418,8 @@ form() { # NODE...
     local host
     for host in "$@"; do start "$host"; done
     sign_list "$@"
-    for host in "$@"; do wait_for 10 ask "$host" reload; done
-    wait_for 30 have_one_map $# "$@" || { for host in "$@"; do ask "$host" status; map_line "$host"; done; return 1; }
+    for host in "$@"; do wait_for 60 ask "$host" reload; done
+    wait_for 90 have_one_map $# "$@" || { for host in "$@"; do ask "$host" status; map_line "$host"; done; return 1; }
 }
 
 # curl on a client, through the mesh.

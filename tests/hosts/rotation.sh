@@ -22,7 +22,7 @@ set_up() {
     join_as client fritz
     form "${nodes[@]}"
     start fritz
-    wait_for 20 reaches fritz
+    wait_for 90 reaches fritz
 }
 
 # When the key ends that a node's newest Bottle carries.
@@ -34,7 +34,7 @@ all_have_new_keys() { for host in "${nodes[@]}"; do has_new_key "$host" || retur
 begins() {
     note_keys
     begin_download fritz long $bytes
-    wait_for 10 has_got fritz long 1000000
+    wait_for 90 has_got fritz long 1000000
 }
 
 # Another user name is another circuit: it is built now, with the keys of now.
@@ -48,7 +48,7 @@ rotate() {
 }
 
 ends_whole() {
-    wait_for 60 has_ended fritz long
+    wait_for 90 has_ended fritz long
     came_whole fritz long $bytes
     origin_gave $bytes
     for _ in 1 2 3; do new_circuit; done

@@ -89,8 +89,9 @@ fn pictures_are_well_formed() {
     let outcome = ran(&four_nodes(), 1);
     let map = plot_map(&outcome.sketch, &outcome.figures, "a < b & \"c\"");
     let tags = elements(&map);
-    // Four listed nodes and the legend's; six links, eleven of the graticule's and so on, the client's and the legend's.
-    assert!(tags["circle"] >= 4 + 3 && tags["line"] >= 6 + 1 && tags["polygon"] == 2, "{tags:?}");
+    // The nodes and three of the legend's; six links, the way to the guard and the legend's line above 14 of the graticule; a client, and
+    // the legend's.
+    assert_eq!((tags["circle"], tags["line"], tags["polygon"]), (4 + 3, 6 + 1 + 1 + 14, 1 + 1), "{tags:?}");
     assert!(map.contains("a &lt; b &amp; \"c\""));
     let runs = [outcome.figures, ran(&four_nodes(), 2).figures];
     let plot = plot_intervals(&runs, "two runs");

@@ -92,6 +92,9 @@ enum Verified {
 
 // ---- The model ----
 
+/// Which of the times it is, and what each node holds.
+type Holdings = (usize, Vec<Arc<Bottlerack>>);
+
 /// Who is linked, what is said to whom, and what the network and time may do.
 struct Gossip {
     nodes: usize,
@@ -104,7 +107,7 @@ struct Gossip {
     times_ms: Vec<u64>,
     restarts: bool,
     verified: Mutex<HashMap<(usize, u64), Option<Verified>>>,
-    agreed: Mutex<HashMap<(usize, Vec<Arc<Bottlerack>>), bool>>,
+    agreed: Mutex<HashMap<Holdings, bool>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -328,7 +331,8 @@ impl Model for Gossip {
 
     fn init_states(&self) -> Vec<State> {
         let given = self.said.iter().enumerate().flat_map(|(said, (_, to))| to.iter().map(move |node| (said, *node)));
-        let racks = vec![Arc::new(self.empty_rack()); self.nodes];
+        let empty = Arc::new(self.empty_rack());
+        let racks = (0..self.nodes).map(|_| Arc::clone(&empty)).collect();
         vec![State { time: 0, racks, under_way: given.collect(), farewells: BTreeSet::new() }]
     }
 

@@ -392,9 +392,12 @@ fn packed(talk: &[Talk]) -> Vec<Area> {
     joined.chunks(MESSAGE_BYTES).map(area).collect()
 }
 
+/// A stream, and its message or its bytes.
+type Said = (u16, Result<CellMessage, Vec<u8>>);
+
 /// What comes out, DATA of one message joined again; none if it is junk.
-fn unpacked(areas: &[Area]) -> Option<Vec<(u16, Result<CellMessage, Vec<u8>>)>> {
-    let (mut reader, mut found) = (CellReader::default(), Vec::<(u16, Result<CellMessage, Vec<u8>>)>::new());
+fn unpacked(areas: &[Area]) -> Option<Vec<Said>> {
+    let (mut reader, mut found) = (CellReader::default(), Vec::<Said>::new());
     for area in areas {
         let mut goes_on = reader.is_unfinished();
         let read = reader.read(area, |piece| {
