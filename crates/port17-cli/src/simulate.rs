@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use port17::config::InvalidFile;
@@ -108,21 +108,18 @@ async fn simulate(scenario: &Scenario, first: u64, seeds: u32, output: Output) -
     let (done, mut outcomes) = mpsc::unbounded_channel();
     let next = Arc::new(AtomicU64::new(0));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let scenario = Arc::new(Mutex::new(scenario.clone()));
+    let scenario = Arc::new(scenario.clone());
     for _ in 0..cores.min(usize::try_from(seeds).unwrap_or(1)) {
         let (done, next, scenario) = (done.clone(), Arc::clone(&next), Arc::clone(&scenario));
         // Plain threads: nobody waits for them when Ctrl-C comes.
-        let worker = std::thread::Builder::new().name("simulation".to_owned());
-        let work = move || {
+        std::thread::spawn(move || {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                let Ok(scenario) = scenario.lock().map(|scenario| scenario.clone()) else { return };
-                if number >= u64::from(seeds) || done.send(run::run(&scenario, first.wrapping_add(number))).is_err() {
+                if number >= u64::from(seeds) || !simulate_one(&scenario, first.wrapping_add(number), &done) {
                     return;
                 }
             }
-        };
-        worker.spawn(work).map_err(|error| Failure::system("cannot start a thread", &error))?;
+        });
     }
     drop(done);
     let mut all = Vec::new();
@@ -149,6 +146,14 @@ async fn simulate(scenario: &Scenario, first: u64, seeds: u32, output: Output) -
         return Err(Failure::new(Kind::Failed, "a simulation ended without a result"));
     }
     Ok(all)
+}
+
+/// One run, in a thread that has the seed's name: where the code panics, that is said with it. False when there is no more to do.
+fn simulate_one(scenario: &Arc<Scenario>, seed: u64, done: &mpsc::UnboundedSender<Result<Outcome, ScenarioError>>) -> bool {
+    let (scenario, done) = (Arc::clone(scenario), done.clone());
+    let work = move || done.send(run::run(&scenario, seed)).is_ok();
+    let thread = std::thread::Builder::new().name(format!("seed {seed}")).spawn(work);
+    thread.is_ok_and(|thread| thread.join().unwrap_or(false))
 }
 
 fn picture(scenario: &Scenario, outcomes: &[Outcome], has_many: bool) -> String {

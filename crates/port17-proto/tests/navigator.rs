@@ -11,6 +11,8 @@ mod sample_bottle;
 mod diversity;
 #[path = "navigator/hop2.rs"]
 mod hop2;
+#[path = "navigator/odds.rs"]
+mod odds;
 #[path = "navigator/trust.rs"]
 mod trust;
 
