@@ -543,7 +543,7 @@ all_is_destroyed() {
     local name
     tear_down
     wait_for 5 nothing_runs || { processes_in_spaces; return 1; }
-    for name in "$work"/pids/*; do is_gone "$(basename "$name")"; done
+    for name in "$work"/pids/*; do wait_for 5 is_gone "$(basename "$name")" || { say "$name is still there"; return 1; }; done
     fails compgen -G "/run/netns/$tag-*"
     ip -o link | diff "$work/links.before" -
     fails grep -F -e "$work" -e "$tag" /proc/self/mountinfo

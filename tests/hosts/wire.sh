@@ -20,6 +20,14 @@ round_trip_is() { # HOST AT-LEAST-MS
 }
 
 # 3000 datagrams, each with its number: what came is what the wire says.
+# So many frames have come since then, and none is on its way.
+wire_is_empty() { # HOST FRAMES
+    wire "$1" counts | python3 -c 'import json, sys
+now, before = json.load(sys.stdin)["left"], json.load(open(sys.argv[2]))["left"]
+came = now["taken"]["frames"] - before["taken"]["frames"]
+sys.exit(came < int(sys.argv[1]) or now["queued"]["frames"] > 0 or now["copies_queued"]["frames"] > 0)' "$2" "$work/before"
+}
+
 flood() {
     in_host world python3 -c 'import socket, sys
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -39,6 +47,7 @@ print(len(came), len(set(came)), came != sorted(came), file=open(sys.argv[1], "w
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 for number in range(3000):
     udp.sendto(number.to_bytes(8, "big") + bytes(number % 1200), ("45.17.9.9", 9))' 
+    wait_for 20 wire_is_empty ben 3000
     in_host anna python3 -c 'import socket, sys
 socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"end", ("45.17.9.9", 9))'
     wait_for 20 test -s "$work/came"

@@ -31,7 +31,7 @@ use settings::Settings;
 
 fn main() -> ExitCode {
     #[cfg(feature = "planted")]
-    if !port17_proto::planted::choose(std::env::var("PORT17_PLANTED").ok().as_deref()) {
+    if !port17_proto::planted::choose_among(port17::planted::FAULTS, std::env::var("PORT17_PLANTED").ok().as_deref()) {
         eprintln!("PORT17_PLANTED names no planted fault");
         return ExitCode::FAILURE;
     }

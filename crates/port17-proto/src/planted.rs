@@ -218,20 +218,24 @@ pub const fn planted(_name: &str) -> bool {
 }
 
 #[cfg(feature = "planted")]
-pub use chosen::{choose, planted};
+pub use chosen::{choose, choose_among, planted};
 
 #[cfg(feature = "planted")]
 mod chosen {
+    use std::sync::OnceLock;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use super::FAULTS;
+    use super::{FAULTS, Fault};
 
     /// No fault is on.
     const NONE: usize = usize::MAX;
     /// Nobody has chosen: the environment says.
     const UNASKED: usize = usize::MAX - 1;
 
-    /// A place in [`FAULTS`].
+    /// Faults of a crate above, behind those of the core.
+    static OTHERS: OnceLock<&[Fault]> = OnceLock::new();
+
+    /// A place in [`FAULTS`], or behind it in [`OTHERS`].
     static CHOSEN: AtomicUsize = AtomicUsize::new(UNASKED);
 
     /// Whether the fault of this name is on.
@@ -240,7 +244,7 @@ mod chosen {
         match CHOSEN.load(Ordering::Relaxed) {
             NONE => false,
             UNASKED => planted_by_environment(name),
-            chosen => FAULTS.get(chosen).is_some_and(|fault| fault.name == name),
+            chosen => all().nth(chosen).is_some_and(|fault| fault.name == name),
         }
     }
 
@@ -251,8 +255,18 @@ mod chosen {
         chosen != Some(None)
     }
 
+    /// As [`choose`], with the faults of a crate above. The first such table stays.
+    pub fn choose_among(others: &'static [Fault], name: Option<&str>) -> bool {
+        OTHERS.get_or_init(|| others);
+        choose(name)
+    }
+
+    fn all() -> impl Iterator<Item = &'static Fault> {
+        FAULTS.iter().chain(OTHERS.get().into_iter().copied().flatten())
+    }
+
     fn index(name: &str) -> Option<usize> {
-        FAULTS.iter().position(|fault| fault.name == name)
+        all().position(|fault| fault.name == name)
     }
 
     #[cold]
