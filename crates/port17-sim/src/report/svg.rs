@@ -10,7 +10,7 @@ pub(super) struct Picture {
 }
 
 const STYLE: &str = "text{font-family:DejaVu Sans,Helvetica,Arial,sans-serif;font-size:12px;fill:#222}\
-                     .title{font-size:17px;font-weight:bold}.small{font-size:10px;fill:#667}\
+                     .title{font-size:17px;font-weight:bold}.small{font-size:10px;fill:#556;paint-order:stroke;stroke:#fff;stroke-width:3px}\
                      .right{text-anchor:end}.middle{text-anchor:middle}";
 
 impl Picture {
