@@ -535,7 +535,7 @@ impl World {
             Output::EraseCircuitKey(key) => assert!(self.keys.remove(&key), "a key that is there is erased"),
             Output::Save(..) | Output::BottlerackChanged(_) | Output::ListAccepted { .. } => self.moved = true,
             Output::Stopped => self.stopped = true,
-            Output::Forget(_) | Output::Guards(_) | Output::ListRefused(_) | Output::Counted(_) | Output::Wait { .. } => {}
+            Output::Forget(_) | Output::Guards(_) | Output::LeaveGuard(_) | Output::ListRefused(_) | Output::Counted(_) | Output::Wait { .. } => {}
         }
     }
 
