@@ -205,7 +205,11 @@ fn describe(run: &Run, took_s: f64) -> String {
         format!("{}, {} of them failed, {} since nobody answered", it.circuits, it.circuits_failed, it.circuits_late),
     );
     let spread = [it.convergence_p50_s, it.convergence_p99_s, it.convergence_max_s].map(shown).join(" / ");
-    row("convergence", format!("{spread} s from a Bottle to all (50 / 99 / 100 %, {} Bottles)", it.bottles));
+    let on_their_way = match it.bottles_spreading {
+        0 => String::new(),
+        count => format!("; {count} were still on their way at the end"),
+    };
+    row("convergence", format!("{spread} s from a Bottle to all (50 / 99 / 100 %, {} Bottles{on_their_way})", it.bottles));
     let started = [it.start_convergence_p50_s, it.start_convergence_p99_s, it.start_convergence_max_s].map(shown).join(" / ");
     row("", format!("{started} s from a node's start"));
     let a_day = |wire, message| format!("{} bytes a day on the wire, {} in messages", shown(wire), shown(message));

@@ -5,9 +5,10 @@ use super::interval::{Interval, by_name, intervals};
 use super::svg::Picture;
 
 /// What is drawn: the figure's name, and in words.
-const ROWS: [(&str, &str); 21] = [
+const ROWS: [(&str, &str); 22] = [
     ("convergence_p50_s", "Bottle published → all hold it, median (s)"),
     ("convergence_p99_s", "… 99th percentile (s)"),
+    ("bottles_spreading", "Bottles that had not come to all at the end"),
     ("start_convergence_p50_s", "node starts → all hold its first Bottle, median (s)"),
     ("start_convergence_p99_s", "… 99th percentile (s)"),
     ("sent_wire_bytes_per_node_day", "control a node sends, on the wire (bytes a day)"),
