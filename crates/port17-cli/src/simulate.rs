@@ -225,7 +225,11 @@ fn describe(run: &Run, took_s: f64) -> String {
             shown(it.link_changes_per_node_day)
         ),
     );
-    row("map", format!("diameter {}, {} links apart on average", it.diameter, shown(it.mean_distance)));
+    let apart = match it.pairs_apart {
+        0 => String::new(),
+        pairs => format!("; {pairs} pairs with no way between them"),
+    };
+    row("map", format!("diameter {}, {} links apart on average{apart}", it.diameter, shown(it.mean_distance)));
     row("exits", format!("a client reaches {} of {}", shown(it.exits_reachable), shown(it.exits_eligible)));
     let bits = |shannon, min, most| format!("{} bits, min-entropy {}, at most {}", shown(shannon), shown(min), shown(most));
     row("exit unknown by", bits(it.exit_entropy_bits, it.exit_min_entropy_bits, it.exit_most_bits));
