@@ -39,7 +39,7 @@ runs() { # end|fails
     wait_for 60 test -e "$work/inner" || { cat "$work/inner.log"; return 1; }
 }
 
-inner_is_gone() { [ ! -e "/proc/$(cat "$work/inner.process")" ] || grep -q '^State:.*Z' "/proc/$(cat "$work/inner.process")/status"; }
+inner_is_gone() { is_dead "$(cat "$work/inner.process")"; }
 
 nothing_is_left() {
     local prefix directory processes process
@@ -49,7 +49,7 @@ nothing_is_left() {
     fails test -e "$directory"
     fails grep -F "$directory" /proc/self/mountinfo
     for process in "${processes[@]}"; do
-        [ ! -e "/proc/$process" ] || grep -q '^State:.*Z' "/proc/$process/status"
+        wait_for 5 is_dead "$process"
     done
 }
 

@@ -246,13 +246,12 @@ spawn() { # NAME HOST COMMAND...
 
 process() { cat "$work/pids/$1"; } # NAME
 
-is_alive() { # NAME
-    local process
-    process=$(process "$1")
-    kill -0 "$process" 2>/dev/null && ! grep -q '^State:.*Z' "/proc/$process/status"
-}
+# What has ended and was not asked for yet still has its number.
+is_dead() { ! grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$1/status"; } # PROCESS
 
-is_gone() { ! is_alive "$1"; }
+is_gone() { is_dead "$(process "$1")"; } # NAME
+
+is_alive() { ! is_gone "$1"; } # NAME
 
 send_signal() { kill "-$2" "$(process "$1")"; } # NAME SIGNAL
 
@@ -523,7 +522,7 @@ unmount_below() { # DIRECTORY
 forget_the_dead() {
     local file space
     for file in /tmp/port17-e2e-*/hosts.process; do
-        if [ -e "$file" ] && [ ! -e "/proc/$(cat "$file")" ]; then
+        if [ -e "$file" ] && is_dead "$(cat "$file")"; then
             for space in /run/netns/"p17h$(cat "$file")"-*; do destroy_space "$(basename "$space")"; done
             unmount_below "$(dirname "$file")"
             rm -rf "$(dirname "$file")"
