@@ -181,6 +181,11 @@ impl Bottlerack {
         self.unknown = self.bottles.keys().filter(|node| !self.trusted.contains(node)).count();
     }
 
+    /// Bottles held of nodes that are not trusted, whether or not they are accused.
+    pub fn unknown(&self) -> usize {
+        self.unknown
+    }
+
     /// This node is trusted too: the operator named it. False if it was before.
     pub fn trust_also(&mut self, node: NodeId) -> bool {
         let is_new = self.trusted.insert(node);
@@ -377,6 +382,12 @@ impl Bottlerack {
     /// The seq of a node's Bottle.
     pub fn seq(&self, node: &NodeId) -> Option<Seq> {
         self.get(node).map(|stored| stored.bottle.seq())
+    }
+
+    /// Whether the Bottle of this name in gossip is held, be it one of a pair.
+    pub fn has_short_id(&self, short_id: &ShortId) -> bool {
+        debug_assert_eq!(self.short_ids.contains_key(short_id), self.by_short_id(short_id).is_some());
+        self.short_ids.contains_key(short_id)
     }
 
     /// The Bottle of this name in gossip, be it one of a pair.

@@ -240,6 +240,12 @@ impl Scenario {
         if self.pool_kib == 0 { LEAST_KIB << 10 } else { self.pool_kib << 10 }
     }
 
+    /// Whether a process may start anew, and needs what it has stored.
+    pub(crate) fn restarts(&self) -> bool {
+        let Faults { kills, client_kills, clock_jumps, ghost_minutes, .. } = self.faults;
+        kills + client_kills + clock_jumps + ghost_minutes > 0
+    }
+
     /// Virtual time in all.
     pub fn duration(&self) -> Duration {
         Duration::from_secs((self.minutes + self.quiet_minutes) * 60)

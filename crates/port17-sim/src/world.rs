@@ -16,11 +16,11 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use port17_proto::bottle::Shelf;
 use port17_proto::circuit::hop::Setup;
 use port17_proto::circuit::replay::Stamp;
 use port17_proto::crypto::{Entropy, SigningKey};
 use port17_proto::network::{Definition, ListContent, Roots, SignedList};
+use port17_proto::node::Shelf;
 use port17_proto::node::io::{DialFailure, DialId, Input, LaneLoss, ShownKey};
 use port17_proto::params::Params;
 use port17_proto::timers::Time;
@@ -118,7 +118,7 @@ pub struct World {
     pub(crate) is_quiet: bool,
     /// The nodes that the list names.
     pub(crate) founders: Vec<usize>,
-    pub(crate) last_input: String,
+    pub(crate) last_message: Option<(u8, usize)>,
     /// Nodes whose Bottles come from clients alone: nobody may hold them.
     pub(crate) forbidden: BTreeSet<port17_proto::ids::NodeId>,
     pub(crate) network: Definition,
@@ -175,7 +175,7 @@ impl World {
             clogged: BTreeSet::new(),
             is_quiet: false,
             founders: Vec::new(),
-            last_input: String::new(),
+            last_message: None,
             forbidden: BTreeSet::new(),
             network,
             list: None,
@@ -358,6 +358,7 @@ impl World {
                 here
             })
             .unwrap_or(0);
+        host.disk.is_idle = !self.scenario.restarts();
         prepare(&mut host);
         if let Some(at) = host.listens {
             self.by_address.insert(at, place);

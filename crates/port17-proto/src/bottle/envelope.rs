@@ -206,7 +206,7 @@ impl UnverifiedBottle {
         Ok(())
     }
 
-    pub(super) fn envelope(&self) -> &[u8] {
+    pub(crate) fn envelope(&self) -> &[u8] {
         &self.0.envelope
     }
 

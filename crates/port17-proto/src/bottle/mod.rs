@@ -39,7 +39,6 @@ mod content;
 mod envelope;
 mod measure;
 mod seq;
-mod shelf;
 mod tombstone;
 
 pub use crate::cbor::CborError;
@@ -47,7 +46,6 @@ pub use content::{Address, BottleContent, CircuitKey, Flags, LinkClaim, NodePref
 pub use envelope::{BottleRules, ShortId, UnverifiedBottle, VerifiedBottle};
 pub use measure::{capacity_code, capacity_mbit_s, rtt_code, rtt_us};
 pub use seq::Seq;
-pub use shelf::Shelf;
 pub use tombstone::{Tombstone, TombstoneError, UnverifiedTombstone};
 
 use crate::wire::registry::BottleKey;

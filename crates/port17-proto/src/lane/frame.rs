@@ -1,6 +1,7 @@
 //! Frames: 2048 bytes, a header of 8 and a body of 2040 (spec 05, 2).
 
 use crate::ids::CircuitId;
+use crate::wire::message::is_zero;
 use crate::wire::registry::{BODY_BYTES, CELL_FLAG_FRESH, CONTROL_FLAG_URGENT, Command, FRAME_BYTES, HEADER_BYTES, SETUP_PARTS};
 
 /// The bytes of one frame.
@@ -131,7 +132,7 @@ pub fn pairs(body: &[u8]) -> Result<impl Iterator<Item = (CircuitId, u64)> + '_,
         (CircuitId(circuit), u64::from_be_bytes(cells.try_into().unwrap_or_default()))
     };
     let used = body.chunks_exact(PAIR_BYTES).take_while(|pair| pair[..4] != [0; 4]).count();
-    if body[used * PAIR_BYTES..].iter().any(|byte| *byte != 0) {
+    if !is_zero(&body[used * PAIR_BYTES..]) {
         return Err(HeaderError::Reserved);
     }
     Ok(body[..used * PAIR_BYTES].chunks_exact(PAIR_BYTES).map(read))

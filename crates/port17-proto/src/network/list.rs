@@ -24,6 +24,7 @@
 //! not re-encode to itself. The bytes that were signed are kept instead.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::content;
 use super::{Definition, Roots};
@@ -294,15 +295,7 @@ impl SignedList {
     /// # Errors
     /// What is wrong with it.
     pub fn verify(self, definition: &Definition, now_s: u64) -> Result<VerifiedList, ListError> {
-        let list = self.verify_whatever_age(definition)?;
-        let ListContent { issued_s, expires_s, .. } = list.content;
-        if issued_s > now_s.saturating_add(LIST_AHEAD_S) {
-            return Err(ListError::Future { by_s: issued_s - now_s });
-        }
-        if list.has_expired(now_s) {
-            return Err(ListError::Expired { for_s: now_s - expires_s });
-        }
-        Ok(list)
+        self.verify_whatever_age(definition)?.of_right_age(now_s)
     }
 
     /// The same for a list that was in force before: one that has expired since still says who is trusted.
@@ -326,7 +319,8 @@ impl SignedList {
         let nodes = content.check_nodes()?;
         let seed = crypto::hash(SEED_TAG, &[&self.payload]);
         let signers = u8::try_from(valid).unwrap_or(u8::MAX);
-        Ok(VerifiedList { content, nodes, seed, signers, signed: self })
+        let envelope = self.encode();
+        Ok(VerifiedList(Arc::new(List { content, nodes, seed, signers, signed: self, envelope })))
     }
 }
 
@@ -343,75 +337,99 @@ fn read_signature(reader: &mut Reader<'_>) -> Result<(VerifyingKey, Signature), 
     Ok((VerifyingKey(key), signature))
 }
 
-/// A list that enough roots of its network have signed. It cannot be made in another way (law 4).
+/// A list that enough roots of its network have signed. It cannot be made in another way (law 4). Its clones are the same one.
 #[derive(Debug, Clone)]
-pub struct VerifiedList {
+pub struct VerifiedList(Arc<List>);
+
+#[derive(Debug)]
+struct List {
     content: ListContent,
     nodes: Vec<VerifiedBottle>,
     seed: [u8; 32],
     signers: u8,
     signed: SignedList,
+    envelope: Vec<u8>,
 }
 
 impl VerifiedList {
+    /// The list, if its time has come and is not over at `now_s`, Unix seconds.
+    ///
+    /// # Errors
+    /// When it is too early or too late.
+    pub fn of_right_age(self, now_s: u64) -> Result<Self, ListError> {
+        let (issued_s, expires_s) = (self.issued_s(), self.expires_s());
+        if issued_s > now_s.saturating_add(LIST_AHEAD_S) {
+            return Err(ListError::Future { by_s: issued_s - now_s });
+        }
+        if self.has_expired(now_s) {
+            return Err(ListError::Expired { for_s: now_s - expires_s });
+        }
+        Ok(self)
+    }
+
     /// What it says.
     pub fn content(&self) -> &ListContent {
-        &self.content
+        &self.0.content
     }
 
     /// The Bottles in it, in the order of their NodeIDs. Each is contact and trust only, whatever its age; never a hop.
     pub fn nodes(&self) -> &[VerifiedBottle] {
-        &self.nodes
+        &self.0.nodes
     }
 
     /// The listed Bottle of a node.
     pub fn node(&self, node: &NodeId) -> Option<&VerifiedBottle> {
-        let at = self.nodes.binary_search_by_key(node, VerifiedBottle::node_id).ok()?;
-        self.nodes.get(at)
+        let at = self.0.nodes.binary_search_by_key(node, VerifiedBottle::node_id).ok()?;
+        self.0.nodes.get(at)
     }
 
     /// Its place in the order of the network's lists.
     pub fn seq(&self) -> u64 {
-        self.content.seq
+        self.0.content.seq
     }
 
     /// When it was made, Unix seconds.
     pub fn issued_s(&self) -> u64 {
-        self.content.issued_s
+        self.0.content.issued_s
     }
 
     /// Until when it holds, Unix seconds.
     pub fn expires_s(&self) -> u64 {
-        self.content.expires_s
+        self.0.content.expires_s
     }
 
     /// Whether its time is over.
     pub fn has_expired(&self, now_s: u64) -> bool {
-        self.content.expires_s <= now_s
+        self.0.content.expires_s <= now_s
     }
 
     /// Whether it should have been replaced long ago.
     pub fn is_old(&self, now_s: u64) -> bool {
-        now_s.saturating_sub(self.content.issued_s) > self.content.params.list_warn_age.as_secs()
+        now_s.saturating_sub(self.0.content.issued_s) > self.0.content.params.list_warn_age.as_secs()
     }
 
     /// What links are drawn by: H("p17-seed-v1", payload).
     pub fn seed(&self) -> [u8; 32] {
-        self.seed
+        self.0.seed
     }
 
     /// The network's parameters.
     pub fn params(&self) -> &Params {
-        &self.content.params
+        &self.0.content.params
     }
 
     /// How many root keys have signed it.
     pub fn signers(&self) -> u8 {
-        self.signers
+        self.0.signers
     }
 
     /// The bytes to pass on.
+    pub fn envelope(&self) -> &[u8] {
+        &self.0.envelope
+    }
+
+    /// What was signed, and by whom.
     pub fn signed(&self) -> &SignedList {
-        &self.signed
+        &self.0.signed
     }
 }

@@ -603,7 +603,7 @@ impl Node {
     }
 
     fn holds(&self, id: &ShortId) -> bool {
-        self.gossip.own.as_ref().is_some_and(|own| own.short_id == *id) || self.bottlerack.by_short_id(id).is_some()
+        self.gossip.own.as_ref().is_some_and(|own| own.short_id == *id) || self.bottlerack.has_short_id(id)
     }
 
     fn is_refused(&self, id: &ShortId) -> bool {

@@ -25,7 +25,7 @@ use crate::wire::message::Message;
 /// The list in force, and the way to the next one.
 #[derive(Debug, Default)]
 pub(super) struct Lists {
-    held: Option<Held>,
+    held: Option<VerifiedList>,
     /// What lanes say they have, where it is newer. Lanes to nodes only, so as many as there are links.
     offers: BTreeMap<LaneId, Offer>,
     fetch: Option<Fetch>,
@@ -34,20 +34,6 @@ pub(super) struct Lists {
     /// A sequence number whose list was rightly signed and is of no use here, and until when it is not asked for again: this machine's
     /// clock may be the reason, and may be set right.
     unusable: Option<(u64, Duration)>,
-}
-
-#[derive(Debug)]
-struct Held {
-    list: VerifiedList,
-    /// Its envelope, which pieces are cut from.
-    bytes: Vec<u8>,
-}
-
-impl Held {
-    fn new(list: VerifiedList) -> Self {
-        let bytes = list.signed().encode();
-        Self { list, bytes }
-    }
 }
 
 /// What a lane has offered.
@@ -93,13 +79,13 @@ impl Lists {
         let (Some((_, bytes)), Some(definition)) = (record, definition) else { return (Self::default(), None) };
         // spec 12, 3: whatever its age, so that a network that was switched off for long comes back
         match SignedList::decode(bytes).and_then(|list| list.verify_whatever_age(definition)) {
-            Ok(list) => (Self { held: Some(Held::new(list)), ..Self::default() }, None),
+            Ok(list) => (Self { held: Some(list), ..Self::default() }, None),
             Err(why) => (Self::default(), Some(why)),
         }
     }
 
     pub(super) fn in_force(&self) -> Option<&VerifiedList> {
-        self.held.as_ref().map(|held| &held.list)
+        self.held.as_ref()
     }
 
     fn seq(&self) -> u64 {
@@ -171,7 +157,7 @@ impl Node {
         // Without a network there is nobody whose word counts.
         let Some(definition) = &self.network else { return Err(forged(ListError::NoNetwork)) };
         let signed = SignedList::decode(bytes).map_err(forged)?;
-        let list = signed.verify(definition, self.now.unix_ms / 1000).map_err(|why| {
+        let list = self.shelf.verify(signed, definition, self.now.unix_ms / 1000).map_err(|why| {
             let forged = matches!(why, ListError::TooFewSignatures { .. } | ListError::OtherNetwork { .. });
             Refusal { why, forged }
         })?;
@@ -204,11 +190,10 @@ impl Node {
 
     fn accept_list(&mut self, list: VerifiedList) -> Taken {
         let seq = list.seq();
-        let held = Held::new(list);
         let rules_before = self.params.bottle_rules();
-        self.params = held.list.params().clone();
-        self.push(Output::Save(RecordKey::List, held.bytes.clone()));
-        self.lists.held = Some(held);
+        self.params = list.params().clone();
+        self.push(Output::Save(RecordKey::List, list.envelope().to_vec()));
+        self.lists.held = Some(list);
         let unusable = self.lists.unusable;
         self.lists.unusable = unusable.filter(|(unusable, _)| *unusable > seq);
         self.lists.offers.retain(|_, offer| offer.seq > seq);
@@ -270,13 +255,13 @@ impl Node {
         if self.is_client() {
             return self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "WANT_LIST to a client"));
         }
-        let Some(held) = self.lists.held.as_ref().filter(|held| held.list.seq() == seq) else {
+        let Some(held) = self.lists.held.as_ref().filter(|held| held.seq() == seq) else {
             let seq = self.lists.seq();
             return self.send(lane, &Message::ListSeq(seq));
         };
-        let rest = usize::try_from(offset).ok().and_then(|offset| held.bytes.get(offset..)).filter(|rest| !rest.is_empty());
+        let rest = usize::try_from(offset).ok().and_then(|offset| held.envelope().get(offset..)).filter(|rest| !rest.is_empty());
         // LIST_BYTES is far below 2^32.
-        let (Some(rest), Ok(total)) = (rest, u32::try_from(held.bytes.len())) else {
+        let (Some(rest), Ok(total)) = (rest, u32::try_from(held.envelope().len())) else {
             return self.close_lane(lane, Closing::broke(Counted::OutOfPlace, "WANT_LIST beyond the list's end"));
         };
         let bytes = rest[..rest.len().min(LIST_PIECE_BYTES)].to_vec();

@@ -26,6 +26,7 @@ mod list;
 mod own;
 mod publish;
 pub mod record;
+mod shelf;
 pub mod status;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -43,8 +44,9 @@ use links::{Contact, Keep, Links};
 use list::Lists;
 use own::Own;
 use record::RecordKey;
+pub use shelf::Shelf;
 
-use crate::bottle::{Address, BottleRules, Shelf, VerifiedBottle};
+use crate::bottle::{Address, BottleRules, VerifiedBottle};
 use crate::bottlerack::{Bottlerack, Trust};
 use crate::crypto::Entropy;
 use crate::ids::{NetworkId, NodeId};
@@ -214,7 +216,7 @@ impl Node {
         Ok(node)
     }
 
-    /// Bottles that come from now on are read by way of this shelf, which other engines may share.
+    /// Bottles and lists that come from now on are read by way of this shelf, which other engines may share.
     pub fn share(&mut self, shelf: Shelf) {
         self.shelf = shelf;
     }
@@ -426,7 +428,11 @@ impl Node {
 
     /// How many those are.
     fn known_count(&self) -> usize {
-        self.bottlerack.len() + self.listed_alone().filter(|node| *node != self.id).count()
+        let Some(list) = self.list() else { return self.bottlerack.len() };
+        // Who is listed is trusted, and nobody else: whom the rack holds beside them is unknown.
+        let known = list.nodes().len() + self.bottlerack.unknown() - usize::from(list.node(&self.id).is_some());
+        debug_assert!(known == self.known_nodes().len() || planted("trust-only-grows"));
+        known
     }
 
     /// Nodes of the list whose Bottle has not come.

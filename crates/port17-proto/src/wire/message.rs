@@ -70,10 +70,15 @@ pub fn read_control_body(body: &[u8; BODY_BYTES]) -> Result<&[u8], MessageError>
         return Err(MessageError::FrameLength);
     }
     let (bytes, rest) = body[2..].split_at(length);
-    if rest.iter().any(|byte| *byte != 0) {
+    if !is_zero(rest) {
         return Err(MessageError::FrameRest);
     }
     Ok(bytes)
+}
+
+/// Whether nothing stands there. All is looked at: so it is done with vectors, which a search that may end early is not.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().fold(0, |all, byte| all | byte) == 0
 }
 
 /// A message as it came: its type's code and its CBOR, not looked at yet.

@@ -46,12 +46,9 @@ impl World {
         if self.hosts[host].node.is_none() {
             return;
         }
-        self.last_input = if let Input::Control { message, .. } = &input {
-            format!("message {} of {} bytes", message.code, message.body.len())
-        } else {
-            String::new()
-        };
         let (kind, size) = kind(&input);
+        self.last_message =
+            if let Input::Control { message, .. } = &input { Some((message.code, message.body.len())) } else { None };
         self.trace.note(kind, self.now_us, host, size);
         let cause = self.cause(host, &input);
         if cause == Some(Cause::Client) {
@@ -182,7 +179,8 @@ impl World {
         let nobody_lies = self.liars.is_empty();
         let honest = self.hosts[host].is_honest && (cause == Some(Cause::Honest) || nobody_lies);
         if honest && never_by_the_honest(what) {
-            self.findings.report("honest", format!("host {host} counts {} by an honest peer: {}", what.name(), self.last_input));
+            let (name, message) = (what.name(), self.last_message);
+            self.findings.report("honest", format!("host {host} counts {name} by an honest peer: code and length {message:?}"));
         }
         // An engine's clock never runs back: only who started with a wrong one is behind.
         let clock_is_right = self.hosts[host].started_late_ms == 0;
