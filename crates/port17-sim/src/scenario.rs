@@ -282,6 +282,11 @@ impl Scenario {
         }
     }
 
+    /// Clocks that are set wrong again and again, among 20 nodes that start anew.
+    pub fn clocks() -> Self {
+        Self { faults: Faults { kills: 24, joins: 6, clock_jumps: 60, ..Faults::default() }, ..Self::faults() }
+    }
+
     /// Liars of every kind among 20 nodes, and faults beside them.
     pub fn liars() -> Self {
         let mut scenario = Self::faults();
@@ -382,6 +387,7 @@ impl Scenario {
         vec![
             ("faults", Self::faults(), 1),
             ("liars", Self::liars(), 1),
+            ("clocks", Self::clocks(), 2),
             ("busy", Self::busy(), 3),
             ("tight", Self::tight(), 3),
             ("download", Self::download(), 10),
