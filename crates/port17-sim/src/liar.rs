@@ -81,6 +81,15 @@ fn copy(frame: &FrameBuf) -> FrameBuf {
     other
 }
 
+/// The same frame, on another circuit.
+fn under(frame: &FrameBuf, circuit: CircuitId) -> FrameBuf {
+    let mut frame = copy(frame);
+    if let Ok(header) = Header::decode(frame.bytes()) {
+        frame.set_header(Header { circuit, ..header });
+    }
+    frame
+}
+
 impl World {
     /// Makes a liar of a host.
     pub fn make_liar(&mut self, host: usize, lie: Lie) {
@@ -445,28 +454,16 @@ impl World {
         let setup: Vec<Vec<FrameBuf>> =
             liar.setups.iter().filter(|setup| setup.len() == 4).map(|setup| setup.iter().map(copy).collect()).collect();
         let mut frames = Vec::new();
-        match self.entropy.below(6) {
+        match self.entropy.below(7) {
             // The SETUP of another, as it was seen: the same node gets it again.
             0 | 1 => {
                 let Some(setup) = self.entropy.pick(&setup) else { return };
-                for frame in setup {
-                    let mut frame = copy(frame);
-                    if let Ok(header) = Header::decode(frame.bytes()) {
-                        frame.set_header(Header { circuit, ..header });
-                    }
-                    frames.push(frame);
-                }
+                frames.extend(setup.iter().map(|frame| under(frame, circuit)));
             }
             // One under an id that only the other side may draw: it costs the lane.
             4 => {
                 let Some(setup) = self.entropy.pick(&setup) else { return };
-                for frame in setup {
-                    let mut frame = copy(frame);
-                    if let Ok(header) = Header::decode(frame.bytes()) {
-                        frame.set_header(Header { circuit: CircuitId(circuit.0 + 1), ..header });
-                    }
-                    frames.push(frame);
-                }
+                frames.extend(setup.iter().map(|frame| under(frame, CircuitId(circuit.0 + 1))));
                 self.expect_loss(end);
             }
             // All that its neighbours wait for, whether they permit it or not.
@@ -476,6 +473,19 @@ impl World {
                     self.ends[end].lane.queue(|queue| open.iter().for_each(|circuit| queue.credited(*circuit, u64::MAX)));
                 }
                 return;
+            }
+            // More cells than the first window takes, again and again: it costs the lane.
+            6 => {
+                let Some(setup) = self.entropy.pick(&setup) else { return };
+                for nth in 0..4 {
+                    let circuit = CircuitId(circuit.0 + 2 * nth);
+                    frames.extend(setup.iter().map(|frame| under(frame, circuit)));
+                    frames.extend((0..40).map(|_| FrameBuf::with_body(Header::new(circuit, Command::Cell), &[7; 64])));
+                }
+                if let Some(liar) = self.liars.get_mut(&host) {
+                    liar.next_circuit += 8;
+                }
+                self.expect_loss(end);
             }
             2 => frames.push(pairs_frame(Command::Credit, &[(circuit, u64::MAX)])),
             _ => {
@@ -497,7 +507,13 @@ impl World {
             let it = &world.ends[peer];
             let owner = &world.hosts[it.owner];
             if it.is_open && !it.is_broken && owner.life == life && owner.is_up() && it.in_flight == 0 && it.held.is_empty() {
-                world.findings.report("frame", format!("host {} keeps a lane on which its own circuit ids were taken", it.owner));
+                world.findings.report(
+                    "frame",
+                    format!(
+                        "host {} keeps a lane on which its own circuit ids were taken, or credit was overrun again and again",
+                        it.owner
+                    ),
+                );
             }
         });
     }

@@ -284,7 +284,8 @@ impl Scenario {
 
     /// Clocks that are set wrong again and again, among 20 nodes that start anew.
     pub fn clocks() -> Self {
-        Self { faults: Faults { kills: 24, joins: 6, clock_jumps: 60, ..Faults::default() }, ..Self::faults() }
+        let faults = Faults { kills: 24, client_kills: 12, joins: 6, clock_jumps: 120, ..Faults::default() };
+        Self { clients: 8, faults, ..Self::faults() }
     }
 
     /// Liars of every kind among 20 nodes, and faults beside them.
@@ -387,7 +388,7 @@ impl Scenario {
         vec![
             ("faults", Self::faults(), 1),
             ("liars", Self::liars(), 1),
-            ("clocks", Self::clocks(), 2),
+            ("clocks", Self::clocks(), 1),
             ("busy", Self::busy(), 3),
             ("tight", Self::tight(), 3),
             ("download", Self::download(), 10),

@@ -130,6 +130,7 @@ impl World {
                     self.findings.report("bound", format!("host {host} has {nodes} links"));
                 }
                 drop(plane);
+                self.judge_backups(host);
                 self.record.link_changes += u64::from(is_new && self.counts_links(host, peer));
                 self.looks.insert(host);
             }
@@ -248,6 +249,19 @@ impl World {
         };
         if !is_right {
             self.findings.report("admission", format!("host {host} takes {} for {peer:?}", other.id));
+        }
+    }
+
+    /// A client shows itself to its primary guard and to one backup, never to two at once (spec 10, 4).
+    fn judge_backups(&self, host: usize) {
+        let it = &self.hosts[host];
+        if it.kind != Kind::Client || !it.is_honest {
+            return;
+        }
+        let primary = it.guards.as_ref().and_then(|set| set.guards.first()).map(|guard| guard.node);
+        let backups = it.plane.borrow().links.keys().filter(|peer| peer.node() != primary).count();
+        if primary.is_some() && backups > 1 {
+            self.findings.report("guards", format!("client {host} has links to {backups} guards beside its primary"));
         }
     }
 
