@@ -23,6 +23,8 @@ NODES=127.0.1
 
 # tcpdump with a large buffer and ahead of others: a packet that it misses makes the capture worthless.
 start_capture() { # FILE FILTER
+    # What the last one said is not this one's word.
+    : >"$work/tcpdump.log"
     nice -n -15 tcpdump -i lo -s 0 -B 262144 -w "$1" "$2" 2>"$work/tcpdump.log" &
     tcpdump_process=$!
     background+=("$tcpdump_process")
@@ -119,7 +121,8 @@ exits_stopped() {
     local before process
     before=$(wc -l <"$work/server.log")
     for process in $(process_of node-5) $(process_of node-6); do kill -TERM "$process"; done
-    sleep 1
+    down() { ! process_of node-5 && ! process_of node-6; }
+    wait_for 20 down
     start_capture "$work/after.pcap" "tcp and port $server_port"
     for address in origin.demo 127.0.0.1; do
         if mesh -m 4 -o "$work/through" "http://$address:$server_port/small"; then return 1; fi

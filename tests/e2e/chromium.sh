@@ -39,7 +39,7 @@ stop_exits() {
     local process
     for process in $(process_of node-5) $(process_of node-6); do kill -TERM "$process"; done
     down() { ! process_of node-5 && ! process_of node-6; }
-    wait_for 5 down
+    wait_for 20 down
 }
 
 start_demo --processes

@@ -199,7 +199,7 @@ exits_stopped() {
     before=$(requests_seen)
     for process in $(process_of node-5) $(process_of node-6); do kill -TERM "$process"; done
     down() { ! process_of node-5 && ! process_of node-6; }
-    wait_for 5 down
+    wait_for 20 down
     for address in origin.demo 127.0.0.1; do
         if mesh -m 4 "http://$address:$(cat "$work/plain.port")/data" -o "$work/through"; then return 1; fi
         if curl -sS --fail -m 4 -x "http://$socks" "http://$address:$(cat "$work/plain.port")/data" -o "$work/through"; then return 1; fi
@@ -237,8 +237,15 @@ check "https: bytes by CONNECT" https_bytes -x "http://$socks"
 check "https: an unknown root is still refused" https_wrong_root
 check "50 parallel downloads" fifty_downloads
 check "a 404 stays a 404" not_found
-check "a name that does not resolve, by SOCKS" socks_refusal http://no-such-name.invalid/ 4
-check "a name that does not resolve, by HTTP" http_refusal http://no-such-name.invalid/ 502
+# Where this machine's resolver does not answer at all, an exit can only say that it took too long.
+resolves=0
+timeout 4 getent hosts no-such-name.invalid >/dev/null || resolves=$?
+if [ "$resolves" -ne 124 ]; then
+    check "a name that does not resolve, by SOCKS" socks_refusal http://no-such-name.invalid/ 4
+    check "a name that does not resolve, by HTTP" http_refusal http://no-such-name.invalid/ 502
+else
+    skip "a name that does not resolve" "the resolver of this machine does not answer"
+fi
 check "a refused port, by SOCKS" socks_refusal "http://127.0.0.1:$(free_port)/" 5
 check "a refused port, by HTTP" http_refusal "http://127.0.0.1:$(free_port)/" 502
 check "the nodes' own ports are refused" nodes_are_out_of_reach

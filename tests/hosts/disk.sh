@@ -99,7 +99,9 @@ stored_again() {
 # A disk that was always too small.
 too_small() {
     start gus
-    if wait_for 5 has_links gus 2; then
+    works_or_says_why() { has_links gus 2 || grep -qi 'no space' "$work/logs/gus"; }
+    wait_for 40 works_or_says_why
+    if has_links gus 2; then
         ask gus status
         note "a node with 1 MB: works"
     else

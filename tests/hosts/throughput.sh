@@ -7,7 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/hosts.bash"
 need_hosts
 
 nodes=(anna ben cleo dora)
-bytes=3000000
+bytes=6000000
 
 set_up() {
     make_internet

@@ -213,7 +213,7 @@ applications_end() {
 
 streams_pass() {
     begin
-    transfers fritz $streams
+    transfers fritz $streams 0 300
     end streams still "$guards"
     cut -d' ' -f1,2 "$work/transfers.fritz" | sort | uniq -c
     [ "$(arrived fritz)" -eq $streams ]

@@ -41,7 +41,7 @@ def failing(number):
     host, where, user = f"n{word}.canary.test", f"/p{word}/fails{number}", number % 8
     urls = [
         f"http://w{number}.{host}:81{where}", f"http://w{number}.{host}:8080{where}", f"http://nx{number}.{host}{where}",
-        f"http://{node}:1717{where}", f"http://127.0.0.1{where}", f"http://10.17.9.1{where}",
+        f"http://{node}:1717{where}", f"http://127.0.0.1{where}", f"http://10.17.9.1:8443{where}",
     ]
     if int(count) > 50:  # this one takes its time
         urls.append(f"http://void.{host}:8443{where}")

@@ -60,8 +60,6 @@ pub struct Results {
     pub done: u64,
     /// Broken on the way, or never opened.
     pub failed: u64,
-    /// Of those that had to succeed.
-    pub must_failed: u64,
     /// From asking to the exit's answer, in microseconds.
     pub opened_us: Vec<u64>,
     /// Circuits that were begun.

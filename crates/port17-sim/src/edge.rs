@@ -125,6 +125,8 @@ pub struct Edge {
     pub(crate) ended_here: bool,
     /// A client's route, guard first.
     pub route: Vec<NodeId>,
+    /// The slot of its SETUP; a client's.
+    pub(crate) slot: u32,
     /// Its streams.
     pub flows: BTreeMap<StreamId, Flow>,
     /// It stands on the agenda.
@@ -153,6 +155,7 @@ impl Edge {
             is_over: false,
             ended_here: false,
             route: Vec::new(),
+            slot: 0,
             flows: BTreeMap::new(),
             is_due: false,
             created: None,

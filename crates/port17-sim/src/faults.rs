@@ -103,7 +103,9 @@ impl World {
             let seq = Seq(it.newest_seq.map_or(unix_ms, |seq| seq.0.max(unix_ms)) + 1024);
             let farewell = Tombstone::sign(it.signing_key().key(), seq);
             // The operator tells another node of his, too.
-            if let Some(other) = self.pick(|other| other.kind == Kind::Node && other.is_up() && other.is_honest) {
+            if let Some(other) =
+                self.pick(|other| other.kind == Kind::Node && other.is_up() && other.is_honest && other.clock_is_right())
+            {
                 self.hosts[host].said_farewell = other != host;
                 let life = self.hosts[other].life;
                 self.after(1, crate::world::Event::Input { host: other, life, input: Input::Tombstone(farewell) });
@@ -173,10 +175,10 @@ impl World {
         if u128::from(self.now_us - from_us) < patience.as_micros() {
             return;
         }
-        for (one, other) in pairs {
+        for (one, other) in pairs.iter().flat_map(|(one, other)| [(one, other), (other, one)]) {
             let (here, there) = (&self.hosts[*one], &self.hosts[*other]);
             let were_there = [here, there].iter().all(|host| host.is_up() && host.started_us.max(host.thawed_us) < from_us);
-            let is_cut = self.is_cut(*one, *other) && self.is_cut(*other, *one);
+            let is_cut = self.is_cut(*one, *other) || self.is_cut(*other, *one);
             let links = &here.plane.borrow().links;
             if were_there && is_cut && here.is_honest && links.contains_key(&port17_proto::node::io::Peer::Node(there.id)) {
                 let silent_s = (self.now_us - from_us) / SECOND_US;

@@ -13,7 +13,7 @@ use port17_proto::ids::NodeId;
 use port17_proto::navigator::Map;
 use port17_proto::network::Definition;
 use port17_proto::node::Node;
-use port17_proto::node::config::{ClientSetup, Config, ConfigError, NodeSetup, Role};
+use port17_proto::node::config::{ClientSetup, Config, NodeSetup, Role};
 use port17_proto::node::guard::GuardSet;
 use port17_proto::node::io::{DialId, Input, LaneId};
 use port17_proto::params::Params;
@@ -104,19 +104,8 @@ pub struct Host {
     pub keys: BTreeMap<KeyId, u64>,
     pub(crate) map: Option<Rc<Map>>,
     pub(crate) holdings: Holdings,
-    /// Control bytes it has sent, and cells.
-    pub sent: Sent,
     pub(crate) entropy: Entropy,
     pub(crate) last_unix_ms: u64,
-}
-
-/// What a host has sent.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Sent {
-    /// Frames of control.
-    pub control_frames: u64,
-    /// Frames of circuits.
-    pub circuit_frames: u64,
 }
 
 fn identity(seed: u64) -> (Identity, VerifyingKey) {
@@ -173,7 +162,6 @@ impl Host {
             keys: BTreeMap::new(),
             map: None,
             holdings: Holdings::default(),
-            sent: Sent::default(),
             entropy: Entropy::from_number(seed ^ 0x5eed),
             last_unix_ms: 0,
         }
@@ -224,13 +212,13 @@ impl Host {
         self.node.is_some() && !self.is_frozen
     }
 
+    /// Whether it is in the time of all others: an engine's clock never runs back, so who started with a wrong one keeps it for a while.
+    pub(crate) fn clock_is_right(&self) -> bool {
+        self.clock_error_ms == 0 && self.started_late_ms == 0
+    }
+
     /// Whether it is to be judged: an honest machine that is there.
     pub fn counts(&self) -> bool {
         self.is_honest && self.node.is_some() && !self.has_left
     }
-}
-
-/// Starts an engine on a machine.
-pub(crate) fn start(config: Config, time: port17_proto::timers::Time) -> Result<Node, ConfigError> {
-    Node::new(config, time)
 }

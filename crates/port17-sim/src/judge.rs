@@ -7,7 +7,6 @@ mod holdings;
 mod mesh;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 
 use port17_proto::node::io::Counted;
 
@@ -32,7 +31,6 @@ pub struct Finding {
 pub struct Findings {
     list: RefCell<Vec<Finding>>,
     now_us: std::cell::Cell<u64>,
-    quiet: RefCell<BTreeMap<&'static str, u64>>,
 }
 
 /// More say nothing new.
@@ -41,7 +39,6 @@ const FINDINGS: usize = 16;
 impl Findings {
     /// A rule is broken.
     pub fn report(&self, rule: &'static str, what: String) {
-        *self.quiet.borrow_mut().entry(rule).or_default() += 1;
         let mut list = self.list.borrow_mut();
         if list.len() < FINDINGS {
             list.push(Finding { rule, what, at_us: self.now_us.get() });
@@ -55,11 +52,6 @@ impl Findings {
     /// All, in order.
     pub fn take(&self) -> Vec<Finding> {
         self.list.borrow().clone()
-    }
-
-    /// Whether there is one.
-    pub fn is_empty(&self) -> bool {
-        self.list.borrow().is_empty()
     }
 }
 

@@ -158,8 +158,8 @@ pub struct End {
     pub(crate) is_open: bool,
     /// It broke the protocol in this end's eyes: nothing more is read.
     pub(crate) is_broken: bool,
-    /// Overruns of credit that it has seen.
-    pub(crate) breaches: u64,
+    /// When it has seen overruns of credit, in milliseconds.
+    pub(crate) breaches: Vec<u64>,
     /// Edges of circuits on this lane.
     pub(crate) edges: BTreeMap<CircuitId, EdgeRef>,
     /// Bytes of control messages that this end was given to send.

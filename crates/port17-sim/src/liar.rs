@@ -395,7 +395,11 @@ impl World {
                         HEADER_BYTES + usize::try_from(self.entropy.below((FRAME_BYTES - HEADER_BYTES) as u64)).unwrap_or(0)
                     };
                     frame.bytes_mut()[at] ^= 1;
-                    self.expect_end(end, header.circuit);
+                    // What goes back, the client alone can tell from a right one.
+                    let goes_forward = header.circuit.0 % 2 == u32::from(self.ends[end].dialled);
+                    if goes_forward {
+                        self.expect_end(end, header.circuit);
+                    }
                     out.push(frame);
                 }
                 1 => {
@@ -405,8 +409,6 @@ impl World {
                 _ => {}
             }
         }
-        let peer = self.ends[end].peer;
-        self.ends[peer].in_flight = self.ends[peer].in_flight.max(out.len());
         out
     }
 

@@ -1,6 +1,6 @@
 //! The data plane of one host: what its lanes share, as the daemon's `plane.rs`, without threads.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -44,8 +44,6 @@ pub struct Plane {
     pub links: BTreeMap<Peer, Vec<LaneId>>,
     /// Edges of circuits that begin or end here.
     pub edges: Vec<EdgeRef>,
-    /// A node that was asked for a lane to somebody with whom it has no link.
-    pub strangers: Cell<u64>,
 }
 
 impl Plane {
@@ -62,7 +60,6 @@ impl Plane {
             carrying: BTreeMap::new(),
             links: BTreeMap::new(),
             edges: Vec::new(),
-            strangers: Cell::new(0),
         }))
     }
 
@@ -99,9 +96,7 @@ impl Hop<Lane> for Plane {
     }
 
     fn onward(&self, next: NodeId) -> Option<Onward<Lane>> {
-        let found = self.lane_to(next);
-        self.strangers.set(self.strangers.get() + u64::from(found.is_none()));
-        found.map(|carrying| Onward { lane: carrying.lane.clone(), circuits: carrying.circuits })
+        self.lane_to(next).map(|carrying| Onward { lane: carrying.lane.clone(), circuits: carrying.circuits })
     }
 
     fn pool(&self, lane: &Lane) -> Arc<Pool> {

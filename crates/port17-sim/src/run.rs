@@ -97,7 +97,9 @@ fn form(world: &mut World) {
     let listed = percent(scenario.nodes, scenario.listed_percent).max(1);
     for place in 0..scenario.nodes {
         let is_listed = place < listed;
-        let hidden = !is_listed && world.entropy.below(100) < scenario.hidden_percent * 3;
+        // Who is listed has an address: the others make up for it.
+        let unlisted_percent = 100_u64.saturating_sub(scenario.listed_percent).max(1);
+        let hidden = !is_listed && world.entropy.below(unlisted_percent) < scenario.hidden_percent;
         let exit = place < 3 || world.entropy.below(100) < scenario.exit_percent;
         let at_us = world.entropy.below(3 * SECOND_US);
         world.script(at_us, move |world| {

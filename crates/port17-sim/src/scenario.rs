@@ -1,7 +1,6 @@
 //! What a run is about: how large the mesh is, what it is used for, what goes wrong, who lies. A TOML file, or built in.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use port17_proto::params::Params;
 use port17_proto::params::codec::ParameterTextError;
@@ -244,11 +243,6 @@ impl Scenario {
     pub(crate) fn restarts(&self) -> bool {
         let Faults { kills, client_kills, clock_jumps, ghost_minutes, .. } = self.faults;
         kills + client_kills + clock_jumps + ghost_minutes > 0
-    }
-
-    /// Virtual time in all.
-    pub fn duration(&self) -> Duration {
-        Duration::from_secs((self.minutes + self.quiet_minutes) * 60)
     }
 
     /// The fault scenario: 20 nodes that are killed, cut off, frozen and lied to, in a quarter of an hour.

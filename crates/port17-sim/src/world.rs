@@ -20,15 +20,15 @@ use port17_proto::circuit::hop::Setup;
 use port17_proto::circuit::replay::Stamp;
 use port17_proto::crypto::{Entropy, SigningKey};
 use port17_proto::network::{Definition, ListContent, Roots, SignedList};
-use port17_proto::node::Shelf;
 use port17_proto::node::io::{DialFailure, DialId, Input, LaneLoss, ShownKey};
+use port17_proto::node::{Node, Shelf};
 use port17_proto::params::Params;
 use port17_proto::timers::Time;
 use port17_proto::wire::registry::FRAME_BYTES;
 
 use crate::edge::EdgeRef;
 use crate::geography::{CITIES, latency_us};
-use crate::host::{Host, Kind, start};
+use crate::host::{Host, Kind};
 use crate::judge::{CreditView, Findings, Signatures};
 use crate::lane::{Agenda, End, EndId, Lane, Parcel};
 use crate::liar::Liar;
@@ -133,7 +133,6 @@ pub struct World {
     /// SETUPs of clients that their guards have passed on, by the guard's end.
     pub(crate) relayed: BTreeSet<(EndId, port17_proto::ids::CircuitId)>,
     pub(crate) delivered: u64,
-    pub(crate) link_changes: u64,
     /// What figures need and nobody could say at the end.
     pub(crate) record: Record,
     heap: BinaryHeap<Reverse<Due>>,
@@ -186,7 +185,6 @@ impl World {
             stamps: BTreeSet::new(),
             relayed: BTreeSet::new(),
             delivered: 0,
-            link_changes: 0,
             record: Record::default(),
             heap: BinaryHeap::new(),
             made: 0,
@@ -377,6 +375,7 @@ impl World {
         it.life += 1;
         it.started_us = self.now_us;
         it.started_late_ms = it.clock_error_ms.min(0);
+        it.last_unix_ms = 0;
         let own = (it.kind == Kind::Node).then_some(it.id);
         it.plane = plane::Plane::new(own, it.is_exit, &self.params, self.scenario.pool_bytes());
         it.keys.clear();
@@ -384,7 +383,7 @@ impl World {
         (it.deadline_us, it.wake_us, it.sweep_is_planned, it.is_frozen) = (None, None, false, false);
         let config = it.config(&self.params, &self.network);
         let time = self.time(host);
-        match start(config, time) {
+        match Node::new(config, time) {
             Ok(mut node) => {
                 node.share(self.shelf.clone());
                 self.hosts[host].node = Some(node);

@@ -56,6 +56,8 @@ pub struct GuardSet {
     pub guards: Vec<GuardChoice>,
     /// The one that new circuits begin at.
     pub active: NodeId,
+    /// The one that is wanted: the first that can be used.
+    pub primary: Option<NodeId>,
 }
 
 /// A guard as it is kept.
@@ -115,12 +117,12 @@ impl Guards {
         self.held.iter_mut().find(|held| held.choice.node == *node)
     }
 
-    fn set(&self) -> Option<GuardSet> {
+    fn set(&self, primary: Option<NodeId>) -> Option<GuardSet> {
         let active = self.active?;
         let first = self.held.iter().filter(|held| held.choice.node == active);
         let others = self.held.iter().filter(|held| held.choice.node != active);
         let guards: Vec<GuardChoice> = first.chain(others).map(|held| held.choice.clone()).collect();
-        (!guards.is_empty()).then_some(GuardSet { guards, active })
+        (!guards.is_empty()).then_some(GuardSet { guards, active, primary })
     }
 
     /// Whether anything that is drawn for it depends on a node's Bottle.
@@ -385,9 +387,9 @@ impl Node {
 
     /// Stores and tells what has changed.
     fn guards_changed(&mut self) {
-        let stores = self.network.is_some();
+        let (stores, primary) = (self.network.is_some(), self.primary());
         let Some(guards) = self.guards_mut() else { return };
-        let (bytes, set) = (guards.encode(), guards.set());
+        let (bytes, set) = (guards.encode(), guards.set(primary));
         let save = stores && !guards.held.is_empty() && bytes != guards.saved;
         let tell = set.is_some() && set != guards.told;
         if save {

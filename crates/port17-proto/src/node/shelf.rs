@@ -42,7 +42,7 @@ impl Shelf {
             return Ok(known.clone());
         }
         let parsed = UnverifiedBottle::parse(bytes)?;
-        shelf.bottles.entry(*end).or_insert_with(|| parsed.clone());
+        shelf.bottles.insert(*end, parsed.clone());
         Ok(parsed)
     }
 

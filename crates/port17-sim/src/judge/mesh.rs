@@ -24,7 +24,7 @@ pub(crate) fn check_route(route: &[NodeId], host: &Host, guard: &GuardChoice, pa
     if route.first() != Some(&guard.node) {
         return Some("a route that does not begin at the guard".into());
     }
-    if params.pin_hop2 && route.len() >= 3 && !guard.hop2.is_empty() && !guard.hop2.contains(&route[1]) {
+    if params.pin_hop2 && route.len() >= 3 && !guard.hop2.contains(&route[1]) {
         return Some("a second hop that is not pinned".into());
     }
     let margin_ms = u64::try_from(params.circuit_key_margin.as_millis()).unwrap_or(u64::MAX);
@@ -155,19 +155,18 @@ fn nothing_missing(world: &World) {
         if let Some(missing) = status.waits_for.filter(|_| host.kind == Kind::Client) {
             world.findings.report("waits", format!("client {place} waits for {missing}"));
         }
+        for job in host.client.jobs.iter().filter(|job| job.must) {
+            world.findings.report("streams", format!("stream {} of client {place} never ended", job.plan.tag));
+        }
         let seq = engine.list().map_or(0, |list| list.seq());
         if seq != world.list_seq {
             world.findings.report("list", format!("host {place} goes by list {seq}, not {}", world.list_seq));
         }
         let linked = host.plane.borrow().links.len();
-        let primary = host.guards.as_ref().and_then(|set| set.guards.first()).map(|guard| guard.node);
+        let primary = host.guards.as_ref().and_then(|set| set.primary);
         let is_up = primary.is_some_and(|node| host.plane.borrow().links.contains_key(&port17_proto::node::io::Peer::Node(node)));
-        // Streams over a backup may take their time.
-        let flows_elsewhere = host.client.circuits.iter().any(|circuit| {
-            let edge = circuit.edge.borrow();
-            !edge.is_over && !edge.flows.is_empty() && edge.route.first() != primary.as_ref()
-        });
-        if host.kind == Kind::Client && linked > 1 && is_up && !flows_elsewhere {
+        // No stream is left that a backup could be kept for.
+        if host.kind == Kind::Client && linked > 1 && is_up {
             world.findings.report("guards", format!("client {place} has {linked} links, and its primary guard's is up"));
         }
     }

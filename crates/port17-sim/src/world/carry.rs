@@ -137,7 +137,6 @@ impl World {
             Output::LinkDown { peer } => {
                 let is_gone = self.hosts[host].plane.borrow_mut().links.remove(&peer).is_some();
                 self.record.link_changes += u64::from(is_gone && self.counts_links(host, peer));
-                self.link_changes += 1;
             }
             Output::LaneRtt { lane, rtt } => self.set_growth(host, lane, rtt),
             Output::StoreSeq(seq) => self.store_seq(host, seq),
@@ -258,7 +257,7 @@ impl World {
         if it.kind != Kind::Client || !it.is_honest {
             return;
         }
-        let primary = it.guards.as_ref().and_then(|set| set.guards.first()).map(|guard| guard.node);
+        let primary = it.guards.as_ref().and_then(|set| set.primary);
         let backups = it.plane.borrow().links.keys().filter(|peer| peer.node() != primary).count();
         if primary.is_some() && backups > 1 {
             self.findings.report("guards", format!("client {host} has links to {backups} guards beside its primary"));
@@ -463,7 +462,7 @@ impl World {
             Decision::Relayed | Decision::Declined(_) => {}
             Decision::Exit(exit) => self.serve(host, *exit),
             Decision::Refused(error) => {
-                self.judge_slot(host, came_on, error);
+                self.judge_slot(host, came_on, circuit, error);
                 let calm = self.liars.is_empty() && self.is_quiet && self.scenario.faults.clock_jumps == 0;
                 if calm && honest_peer {
                     let circuit = circuit.0;
@@ -474,7 +473,7 @@ impl World {
     }
 
     /// A client's own guard knows by its clock which slots it takes: the current, the last, and at a slot's end the next.
-    fn judge_slot(&self, host: usize, came_on: EndId, error: SetupError) {
+    fn judge_slot(&self, host: usize, came_on: EndId, circuit: CircuitId, error: SetupError) {
         const SLOT_S: u64 = 900;
         const EARLY_S: u64 = 780;
         let client = self.ends[self.ends[came_on].peer].owner;
@@ -482,13 +481,13 @@ impl World {
         if !slot_is_wrong || self.hosts[client].kind != Kind::Client || !self.hosts[client].is_honest {
             return;
         }
-        let (theirs, ours) =
-            (self.time(client).unix_ms / 1000, self.time(host).unix_ms.max(self.hosts[host].last_unix_ms) / 1000);
-        let (sent, now) = (theirs / SLOT_S, ours / SLOT_S);
-        // A second for the way.
-        let was = theirs.saturating_sub(2) / SLOT_S;
-        let fits = |slot: u64| slot == now || slot + 1 == now || (ours % SLOT_S >= EARLY_S && slot == now + 1);
-        if fits(sent) && fits(was) && self.hosts[host].clock_error_ms == 0 {
+        let Some(sent) = self.ends[self.ends[came_on].peer].edges.get(&circuit).map(|edge| u64::from(edge.borrow().slot)) else {
+            return;
+        };
+        let ours = self.time(host).unix_ms.max(self.hosts[host].last_unix_ms) / 1000;
+        let now = ours / SLOT_S;
+        let fits = sent == now || sent + 1 == now || (ours % SLOT_S >= EARLY_S && sent == now + 1);
+        if fits && self.hosts[host].clock_error_ms == 0 {
             self.findings.report("slot", format!("host {host} refuses slot {sent} at {ours} s"));
         }
     }

@@ -193,7 +193,6 @@ impl World {
             self.delivered += job.plan.up + job.plan.down;
         } else {
             results.failed += 1;
-            results.must_failed += u64::from(job.must);
             if job.must {
                 let text = format!("stream {} of client {host} fails where nothing is wrong: {why}", job.plan.tag);
                 self.findings.report("streams", text);
@@ -258,7 +257,8 @@ impl World {
         };
         let reservation = pool.reserve(FIRST_WINDOW_CELLS)?;
         let offset = draw_offset(hops.len(), false, &mut it.entropy);
-        let (origin, packet) = Origin::new(&hops, offset, slot_of(unix_s), KemBackend::Seeded, &mut it.entropy).ok()?;
+        let slot = slot_of(unix_s);
+        let (origin, packet) = Origin::new(&hops, offset, slot, KemBackend::Seeded, &mut it.entropy).ok()?;
         let granter = Granter::new(reservation, lane.look(|queue| queue.pace()), now_ms);
         let permitted = granter.permitted();
         let circuit = lane.queue(|queue| queue.open(None)).ok()?;
@@ -266,6 +266,7 @@ impl World {
         let sealing = Sealing::Building { origin: Box::new(origin), hops: hops.len(), sent: 0 };
         let edge = Edge::new(lane.clone(), circuit, mux, sealing, Rc::clone(&self.agenda), Rc::clone(&self.findings));
         edge.borrow_mut().route = route;
+        edge.borrow_mut().slot = slot;
         lane.command(Command::Install(circuit, Install::Origin { sink: EdgeSink(Rc::clone(&edge)), permitted }));
         send_setup(&lane, circuit, &packet);
         self.ends[lane.end()].edges.insert(circuit, Rc::clone(&edge));
@@ -287,6 +288,10 @@ impl World {
         let set = it.guards.clone()?;
         let choice = set.guards.iter().find(|guard| guard.node == set.active)?;
         it.plane.borrow().lane_to(choice.node)?;
+        let pins = self.params.pin_hop2 && self.params.hops >= 3;
+        if pins && choice.hop2.is_empty() {
+            return None;
+        }
         let target = job.plan.target();
         let exclude = it.client.skips(now_us);
         let nobody = std::collections::BTreeSet::new();
@@ -349,6 +354,7 @@ impl World {
 
     /// All circuits of a client end, in order.
     pub fn end_circuits(&mut self, host: usize) {
+        self.looks.insert(host);
         for standing in std::mem::take(&mut self.hosts[host].client.circuits) {
             standing.edge.borrow_mut().end(true);
         }

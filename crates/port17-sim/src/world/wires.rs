@@ -72,7 +72,6 @@ impl World {
         // Nothing overtakes the end of the handshake.
         self.ends[far].wire_free_us = self.now_us + half_us;
         self.after(half_us, Event::Accepted { end: far });
-        self.link_changes += 1;
         let (lane, remote) = (self.ends[near].id, self.hosts[other].ip);
         self.hosts[host].lanes.insert(lane, near);
         if dial.is_some() {
@@ -105,7 +104,7 @@ impl World {
             held: VecDeque::new(),
             is_open: true,
             is_broken: false,
-            breaches: 0,
+            breaches: Vec::new(),
             edges: BTreeMap::new(),
             control_bytes: 0,
             control_frames: 0,
@@ -166,17 +165,15 @@ impl World {
         let (owner, peer) = (self.ends[end].owner, self.ends[end].peer);
         for frame in &frames {
             if frame.bytes()[4] == Command::Control.code() {
-                self.hosts[owner].sent.control_frames += 1;
                 self.ends[end].control_frames += 1;
             } else {
-                self.hosts[owner].sent.circuit_frames += 1;
                 if let Some(wrong) = self.credit[end].sent(frame).filter(|_| self.hosts[owner].is_honest) {
                     self.findings.report("credit", wrong);
                 }
             }
         }
-        self.ends[peer].in_flight += frames.len();
         let frames = self.tamper(end, frames);
+        self.ends[peer].in_flight += frames.len();
         self.post(end, Parcel::Frames(frames));
     }
 
@@ -286,8 +283,11 @@ impl World {
             }
             self.trace.note(5, self.now_us, end, times);
             if matches!(what, port17_proto::lane::reader::CircuitFault::Credit) {
-                self.ends[end].breaches += times;
-                if self.ends[end].breaches > port17_proto::limits::CREDIT_BREACHES as u64 && fault.is_none() {
+                let window_ms = u64::try_from(self.params.breach_window.as_millis()).unwrap_or(u64::MAX);
+                let breaches = &mut self.ends[end].breaches;
+                breaches.retain(|at| now_ms.saturating_sub(*at) < window_ms);
+                breaches.extend((0..times).map(|_| now_ms));
+                if breaches.len() > port17_proto::limits::CREDIT_BREACHES && fault.is_none() {
                     self.findings.report("breach", format!("host {owner} keeps a lane whose credit was overrun again and again"));
                 }
             }

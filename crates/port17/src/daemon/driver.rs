@@ -293,7 +293,7 @@ impl Driver {
     }
 
     /// Tells the tunnel where its circuits begin; the view that this was drawn by comes first.
-    fn use_guards(&mut self, GuardSet { guards, active }: GuardSet) {
+    fn use_guards(&mut self, GuardSet { guards, active, .. }: GuardSet) {
         if self.view_renewal.is_old() {
             self.renew_view();
         }
