@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use redb::backends::FileBackend;
 use redb::{Database, StorageBackend};
 
-/// Pages that redb keeps in memory: the engine holds all records anyway.
-const CACHE_BYTES: usize = 4 * 1024 * 1024;
+/// Pages that redb keeps in memory: the engine holds all records anyway, and reads them here at the start alone. What is larger fills up
+/// over the first quarter of an hour, as a leak would.
+const CACHE_BYTES: usize = 1024 * 1024;
 
 /// A database whose file is frozen when it is dropped.
 #[derive(Debug)]
