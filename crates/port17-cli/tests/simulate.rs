@@ -8,7 +8,7 @@ use assert_cmd::Command;
 use serde_json::Value;
 
 /// A small mesh whose runs take no time.
-const SMALL: &[&str] = &["simulate", "--nodes", "4", "--clients", "1", "--minutes", "2", "--scenario", "short.toml"];
+const SMALL: &[&str] = &["simulate", "--nodes", "5", "--clients", "1", "--minutes", "2", "--scenario", "short.toml"];
 
 struct Home(tempfile::TempDir);
 
@@ -46,7 +46,7 @@ fn one_seed_is_one_run() {
     let (one, again, other) = (home.json(&["--seed", "3"]), home.json(&["--seed", "3"]), home.json(&["--seed", "4"]));
     assert_eq!(one, again);
     assert_ne!(one["trace_hash"], other["trace_hash"]);
-    assert_eq!((&one["nodes"], &one["clients"], &one["seed"]), (&4.into(), &1.into(), &3.into()));
+    assert_eq!((&one["nodes"], &one["clients"], &one["seed"]), (&5.into(), &1.into(), &3.into()));
     for name in ["events", "delivered_bytes", "convergence_p50_s", "sent_wire_bytes_per_node_day", "link_changes_per_node_day"] {
         assert!(one[name].is_number(), "{name}: {one}");
     }
@@ -59,7 +59,7 @@ fn one_seed_is_one_run() {
 #[test]
 fn people_read_the_seed_and_the_verdict_first() {
     let (out, error) = Home::new().ends(SMALL, 0);
-    assert!(out.starts_with("4 nodes, 1 client, 2 virtual minutes, seed 1: no rule broken\n"), "{out}");
+    assert!(out.starts_with("5 nodes, 1 client, 2 virtual minutes, seed 1: no rule broken\n"), "{out}");
     assert!(out.contains("\nexit unknown by") && error.is_empty(), "{out}{error}");
 }
 
