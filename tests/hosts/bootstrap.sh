@@ -53,7 +53,7 @@ assert udp.recv(100) == b"ping"' "$WORLD4"
 
 join() {
     # A slow machine is no lost guard.
-    make_network guard_patience=20s
+    make_network guard_patience=5s
     join_as node anna
     join_as node ben
     join_as_exit cleo

@@ -467,7 +467,8 @@ was_cut() { # CLIENT NAME BYTES
 origin_gave() { # BYTES
     local line
     line="\"bytes\": $1, \"sha256\": \"$(python3 "$hosts_here/origin.py" sha "$1")\", \"whole\": true"
-    wait_for 10 grep -F "$line" "$work/origin.log"
+    wait_for 10 grep -qF "$line" "$work/origin.log"
+    grep -F "$line" "$work/origin.log"
 }
 
 # Succeeds where a command fails: `! COMMAND` alone would not end a check. One that is not there has not failed.
