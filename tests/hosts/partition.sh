@@ -71,7 +71,7 @@ near_changes() {
     kill_hard ben
     start ben
     start gus
-    wait_for 20 has_links gus 2
+    wait_for 20 has_links gus 1
     wait_for 20 has_links ben 2
     sign_list "${near[@]}" "${distant[@]}" gus
     for host in "${near[@]}" gus; do ask "$host" reload; done

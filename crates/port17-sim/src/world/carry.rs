@@ -165,7 +165,9 @@ impl World {
                 self.looks.insert(host);
             }
             Output::ListRefused(why) => {
-                if self.hosts[host].clock_error_ms == 0 && self.liars.is_empty() {
+                // What a process finds on its disk when it starts, a crash may have torn.
+                let is_torn = self.scenario.faults.torn_records && self.hosts[host].started_us == self.now_us;
+                if self.hosts[host].clock_error_ms == 0 && self.liars.is_empty() && !is_torn {
                     self.findings.report("list", format!("host {host} refuses the network's list: {why}"));
                 }
             }
