@@ -256,8 +256,8 @@ pub(crate) struct SimulateArguments {
     /// So many runs, with the seeds from S on, on all cores: figures with means and 95 % confidence intervals
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) seeds: Option<u32>,
-    /// What the run is about, as docs/simulator.md has it
-    #[arg(long, value_name = "FILE")]
+    /// What the run is about, as docs/simulator.md has it: a file, or default, faults, liars, clocks, busy, tight, download, days, weeks
+    #[arg(long, value_name = "FILE|NAME")]
     pub(crate) scenario: Option<PathBuf>,
     /// Write a picture: the map of the mesh at the end; with --seeds the figures
     #[arg(long, value_name = "FILE")]

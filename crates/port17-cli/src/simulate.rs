@@ -73,10 +73,13 @@ pub(crate) fn run(arguments: &SimulateArguments, output: Output) -> Result<(), F
     if broken > 0 { Err(Failure::silent(Kind::Failed)) } else { Ok(()) }
 }
 
-/// The scenario that is asked for: a file's or the default, and what the command line says instead.
+/// The scenario that is asked for, by its name or from a file, and what the command line says instead.
 fn scenario(arguments: &SimulateArguments) -> Result<Scenario, Failure> {
     let mut scenario = match &arguments.scenario {
-        Some(path) => read(path)?,
+        Some(given) => match given.to_str().and_then(Scenario::named) {
+            Some(scenario) => scenario,
+            None => read(given)?,
+        },
         None => Scenario::default(),
     };
     let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
@@ -90,7 +93,9 @@ fn scenario(arguments: &SimulateArguments) -> Result<Scenario, Failure> {
 fn read(path: &Path) -> Result<Scenario, Failure> {
     let text = fs::read_to_string(path).map_err(|error| {
         let kind = if error.kind() == std::io::ErrorKind::PermissionDenied { Kind::Resource } else { Kind::Configuration };
-        Failure::new(kind, format_args!("{}: {error}; docs/simulator.md has an example of a scenario", path.display()))
+        let names = Scenario::names().join(", ");
+        let help = format_args!("a scenario is a file, of which docs/simulator.md has an example, or one of {names}");
+        Failure::new(kind, format_args!("{}: {error}; {help}", path.display()))
     })?;
     Scenario::parse(&text).map_err(|error| match &error {
         ScenarioError::Toml(wrong) => {
@@ -134,7 +139,8 @@ async fn simulate(scenario: &Scenario, first: u64, seeds: u32, output: Output) -
                 Some(outcome) => {
                     let outcome = outcome.map_err(|error| Failure::new(Kind::Configuration, error))?;
                     if seeds > 1 && !output.is_json() {
-                        eprintln!("seed {}: {}", outcome.seed, verdict(outcome.findings.len()));
+                        let first = outcome.findings.first().map(|it| format!("; {}: {}", it.rule, it.what));
+                        eprintln!("seed {}: {}{}", outcome.seed, verdict(outcome.findings.len()), first.unwrap_or_default());
                     }
                     all.push(outcome);
                 }

@@ -124,7 +124,21 @@ fn a_wrong_value_is_named_with_its_file() {
 #[test]
 fn a_missing_scenario_says_where_to_find_one() {
     let (_, error) = Home::new().ends(&["simulate", "--scenario", "nowhere.toml"], 3);
-    assert!(error.contains("nowhere.toml") && error.contains("docs/simulator.md"), "{error}");
+    assert!(
+        error.contains("nowhere.toml") && error.contains("docs/simulator.md") && error.contains("default, faults, liars"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_scenario_that_is_built_in_goes_by_its_name() {
+    let home = Home::new();
+    let (help, _) = home.ends(&["simulate", "--help"], 0);
+    let words: String = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains(&port17_sim::scenario::Scenario::names().join(", ")), "{words}");
+    let runs = |name| home.ends(&["simulate", "--nodes", "5", "--clients", "1", "--minutes", "1", "--scenario", name], 0).0;
+    assert!(runs("liars").starts_with("5 nodes, 1 client, 7 virtual minutes, seed 1: no rule broken\n"), "{}", runs("liars"));
+    assert_ne!(runs("liars").lines().nth(1), runs("default").lines().nth(1));
 }
 
 #[test]

@@ -390,4 +390,15 @@ impl Scenario {
             ("weeks", Self::weeks(), 8),
         ]
     }
+
+    /// The names of the scenarios that need no file.
+    pub fn names() -> Vec<&'static str> {
+        std::iter::once("default").chain(Self::instruments().into_iter().map(|(name, ..)| name)).collect()
+    }
+
+    /// The scenario with one of these names.
+    pub fn named(name: &str) -> Option<Self> {
+        let default = ("default", Self::default(), 1);
+        std::iter::once(default).chain(Self::instruments()).find(|(known, ..)| *known == name).map(|(_, scenario, _)| scenario)
+    }
 }
