@@ -151,6 +151,24 @@ fn a_flipped_bit_is_set_aside_or_touches_nothing() {
 }
 
 #[test]
+fn a_page_of_other_bytes_is_set_aside_or_touches_nothing() {
+    const PAGE: usize = 4096;
+    let bytes = written();
+    let used = (1..bytes.len() / PAGE).filter(|page| bytes[page * PAGE..(page + 1) * PAGE].iter().any(|byte| *byte != 0));
+    let mut set_aside = 0;
+    for page in used {
+        for (at, length, with) in [(0, 4, 0xff), (4, 12, 0), (8, 64, 0x80), (16, PAGE - 16, 0xff)] {
+            let mut damaged = bytes.clone();
+            damaged[page * PAGE + at..][..length].fill(with);
+            let (records, aside) = opened_with(&damaged);
+            assert!(aside || records == all(), "{length} bytes at {at} of page {page}: {} records", records.len());
+            set_aside += u32::from(aside);
+        }
+    }
+    assert!(set_aside > 20, "{set_aside}");
+}
+
+#[test]
 fn bytes_that_are_no_store_are_set_aside() {
     let mut entropy = Entropy::from_number(4);
     let mut noise = vec![0; 100_000];

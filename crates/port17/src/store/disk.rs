@@ -1,8 +1,7 @@
 //! The file below redb, which takes nothing more once it is frozen.
 //!
-//! redb checks the sums of all pages only when it opens a file that was not closed in order, and closes in order when it is dropped.
-//! Frozen before that, the file stays as the last transaction left it: ending and being killed come to the same, and every start
-//! finds damage at once.
+//! redb closes in order when it is dropped. Frozen before that, the file stays as the last transaction left it: ending and being
+//! killed come to the same, and every start checks all sums and finds damage at once.
 
 use std::fs::File;
 use std::io;
@@ -11,6 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use redb::backends::FileBackend;
 use redb::{Database, StorageBackend};
+
+use super::layout;
 
 /// Pages that redb keeps in memory: the engine holds all records anyway, and reads them here at the start alone. What is larger fills up
 /// over the first quarter of an hour, as a leak would.
@@ -61,7 +62,11 @@ impl StorageBackend for Disk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)
+        self.file.read(offset, out)?;
+        if offset == 0 {
+            layout::have_all_checked(out);
+        }
+        Ok(())
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
