@@ -26,26 +26,33 @@ macro_rules! targets {
     };
 }
 
-targets! {
-    api,
-    bottle,
-    cells,
-    configuration,
-    control,
-    created,
-    frames,
-    http,
-    list,
-    list_file,
-    middle,
-    network_file,
-    node,
-    records,
-    setup,
-    socks,
-    store,
-    tombstone,
+/// Hands the names of all targets to another macro.
+macro_rules! with_all_targets {
+    ($what:ident) => {
+        $what! {
+            api,
+            bottle,
+            cells,
+            configuration,
+            control,
+            created,
+            frames,
+            http,
+            list,
+            list_file,
+            middle,
+            network_file,
+            node,
+            records,
+            setup,
+            socks,
+            store,
+            tombstone,
+        }
+    };
 }
+
+with_all_targets!(targets);
 
 mod choices;
 #[cfg(test)]
