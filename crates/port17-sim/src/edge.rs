@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 
 use port17_proto::circuit::message::{Area, Host, Junk, Target};
@@ -132,6 +133,12 @@ pub struct Edge {
     /// It stands on the agenda.
     pub(crate) is_due: bool,
     created: Option<Vec<u8>>,
+    /// A liar's: the circuit as before its answer, with the keys that are erased then.
+    pub(crate) kept: Option<Box<Origin>>,
+    /// Cells under the fresh keys, while there are such.
+    fresh_cells: u64,
+    /// A cell was sealed with them although the fresh keys are in use.
+    pub(crate) went_back: bool,
     batch: Batch,
     agenda: Rc<Agenda>,
     findings: Rc<Findings>,
@@ -159,6 +166,9 @@ impl Edge {
             flows: BTreeMap::new(),
             is_due: false,
             created: None,
+            kept: None,
+            fresh_cells: 0,
+            went_back: false,
             batch: Batch::default(),
             agenda,
             findings,
@@ -321,6 +331,7 @@ impl Edge {
             if !self.mux.fill(cell, now_ms) {
                 break;
             }
+            let kept = self.seal_with_kept(&frame, area.clone());
             let sealed = match &mut self.sealing {
                 Sealing::Nothing => break,
                 Sealing::Exit(layer) => {
@@ -338,13 +349,30 @@ impl Edge {
                 self.findings.report("keys", "a client goes on under the first keys".into());
             }
             frame.set_header(Header { flags, ..Header::new(self.circuit, Code::Cell) });
-            batch.push(Outgoing { circuit: self.circuit, frame });
+            batch.push(Outgoing { circuit: self.circuit, frame: kept.unwrap_or(frame) });
         }
         let moved = !batch.is_empty();
         if moved {
             self.lane.queue(|queue| queue.hand_over(&mut batch, &mut Vec::new()));
         }
         moved
+    }
+
+    /// A liar's kept keys count along, and seal the cell behind the first ones under fresh keys.
+    fn seal_with_kept(&mut self, plain: &FrameBuf, area: Range<usize>) -> Option<FrameBuf> {
+        const FRESH_CELLS: u64 = 20;
+        let kept = self.kept.as_mut()?;
+        let mut frame = FrameBuf::new();
+        frame.bytes_mut()[area.clone()].copy_from_slice(&plain.bytes()[area]);
+        let flags = kept.seal(self.route.len() - 1, frame.bytes_mut()).ok()?;
+        self.fresh_cells += u64::from(matches!(self.sealing, Sealing::Client(_)));
+        if self.fresh_cells <= FRESH_CELLS {
+            return None;
+        }
+        frame.set_header(Header { flags, ..Header::new(self.circuit, Code::Cell) });
+        self.kept = None;
+        self.went_back = true;
+        Some(frame)
     }
 
     /// Puts the edge on the agenda, unless it stands there.

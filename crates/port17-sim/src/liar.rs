@@ -40,6 +40,8 @@ pub enum Lie {
     SpeaksAsNode,
     /// Changes, repeats and makes up frames of circuits.
     Cells,
+    /// A client that goes back to the first keys of its circuits, as who has stolen a hop's key could.
+    GoesBack,
 }
 
 /// A liar's memory.
@@ -137,6 +139,7 @@ impl World {
             Some(Lie::Foretells) => self.foretell(host),
             Some(Lie::ForgesLists) => self.offer_list(host),
             Some(Lie::SpeaksAsNode) => self.speak_as_node(host),
+            Some(Lie::GoesBack) => self.ask(host, 200_000, 1000),
             Some(Lie::Impersonates | Lie::Sybil) | None => {}
         }
     }
@@ -398,7 +401,7 @@ impl World {
                     // What goes back, the client alone can tell from a right one.
                     let goes_forward = header.circuit.0 % 2 == u32::from(self.ends[end].dialled);
                     if goes_forward {
-                        self.expect_end(end, header.circuit);
+                        self.expect_end(end, header.circuit, "tampering", "a cell was changed on the way");
                     }
                     out.push(frame);
                 }
@@ -412,8 +415,8 @@ impl World {
         out
     }
 
-    /// What was changed on the way does not go further: its circuit ends at the next honest hop (spec 06, 3).
-    fn expect_end(&mut self, end: EndId, circuit: CircuitId) {
+    /// What is not authentic does not go further: its circuit ends at the next honest hop (spec 06, 3).
+    pub(crate) fn expect_end(&mut self, end: EndId, circuit: CircuitId, rule: &'static str, of_which: &'static str) {
         let peer = self.ends[end].peer;
         if !self.hosts[self.ends[peer].owner].is_honest {
             return;
@@ -425,8 +428,7 @@ impl World {
             let owner = &world.hosts[it.owner];
             let is_there = it.is_open && owner.life == life && owner.is_up() && it.in_flight == 0 && it.held.is_empty();
             if is_there && it.lane.look(|queue| queue.is_open(circuit)) {
-                let text = format!("host {} goes on with a circuit of which a cell was changed on the way", it.owner);
-                world.findings.report("tampering", text);
+                world.findings.report(rule, format!("host {} goes on with a circuit of which {of_which}", it.owner));
             }
         });
     }

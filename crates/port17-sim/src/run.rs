@@ -148,9 +148,11 @@ fn plan_liars(world: &mut World) {
             }
         }
     }
-    for _ in 0..liars.clients {
-        let client = world.add(Kind::Client, |_| {});
-        world.make_liar(client, Lie::SpeaksAsNode);
+    for (lie, count) in [(Lie::SpeaksAsNode, liars.clients), (Lie::GoesBack, liars.key_keepers)] {
+        for _ in 0..count {
+            let client = world.add(Kind::Client, |_| {});
+            world.make_liar(client, lie);
+        }
     }
     for _ in 0..liars.impostors {
         let victim = world.founders.first().copied();

@@ -130,6 +130,8 @@ pub struct Liars {
     pub clients: usize,
     /// A node that repeats SETUPs and cells, flips bits in them, sends beyond its credit.
     pub cell_liars: usize,
+    /// Clients that seal with the first keys of a circuit after the fresh ones.
+    pub key_keepers: usize,
 }
 
 impl Default for Scenario {
@@ -298,6 +300,7 @@ impl Scenario {
             list_forgers: 1,
             clients: 1,
             cell_liars: 2,
+            key_keepers: 1,
         };
         scenario
     }

@@ -10,7 +10,7 @@ use port17_proto::circuit::mux::{Mux, Side, StreamRules, StreamState};
 use port17_proto::circuit::origin::Origin;
 use port17_proto::circuit::replay::slot_of;
 use port17_proto::circuit::setup::{RouteHop, draw_offset};
-use port17_proto::crypto::KemBackend;
+use port17_proto::crypto::{Entropy, KemBackend};
 use port17_proto::ids::NodeId;
 use port17_proto::lane::credit::Granter;
 use port17_proto::lane::reader::{Command, Install, Port};
@@ -22,6 +22,7 @@ use super::{Event, World};
 use crate::client::{Job, Standing};
 use crate::edge::{Edge, EdgeRef, EdgeSink, Progress, Sealing, StreamPlan};
 use crate::judge::check_route;
+use crate::liar::Lie;
 
 /// A stream that does not move for so long with nothing wrong has been forgotten by somebody.
 const STUCK_US: u64 = 60_000_000;
@@ -59,6 +60,10 @@ impl World {
         }
         let now_ms = self.now_ms(host);
         edge.borrow_mut().work(now_ms);
+        if std::mem::take(&mut edge.borrow_mut().went_back) {
+            let circuit = edge.borrow().circuit;
+            self.expect_end(end, circuit, "keys", "a cell is sealed with a key that the fresh ones have erased");
+        }
         if self.hosts[host].kind == crate::host::Kind::Client {
             self.looks.insert(host);
         } else {
@@ -258,7 +263,14 @@ impl World {
         let reservation = pool.reserve(FIRST_WINDOW_CELLS)?;
         let offset = draw_offset(hops.len(), false, &mut it.entropy);
         let slot = slot_of(unix_s);
-        let (origin, packet) = Origin::new(&hops, offset, slot, KemBackend::Seeded, &mut it.entropy).ok()?;
+        let setup = |entropy: &mut Entropy| Origin::new(&hops, offset, slot, KemBackend::Seeded, entropy).ok();
+        let goes_back = self.liars.get(&host).is_some_and(|liar| liar.lie == Lie::GoesBack);
+        let ((origin, packet), kept) = if goes_back {
+            let seed = it.entropy.bytes();
+            (setup(&mut Entropy::from_seed(seed))?, setup(&mut Entropy::from_seed(seed)))
+        } else {
+            (setup(&mut it.entropy)?, None)
+        };
         let granter = Granter::new(reservation, lane.look(|queue| queue.pace()), now_ms);
         let permitted = granter.permitted();
         let circuit = lane.queue(|queue| queue.open(None)).ok()?;
@@ -267,6 +279,7 @@ impl World {
         let edge = Edge::new(lane.clone(), circuit, mux, sealing, Rc::clone(&self.agenda), Rc::clone(&self.findings));
         edge.borrow_mut().route = route;
         edge.borrow_mut().slot = slot;
+        edge.borrow_mut().kept = kept.map(|(origin, _)| Box::new(origin));
         lane.command(Command::Install(circuit, Install::Origin { sink: EdgeSink(Rc::clone(&edge)), permitted }));
         send_setup(&lane, circuit, &packet);
         self.ends[lane.end()].edges.insert(circuit, Rc::clone(&edge));
