@@ -102,6 +102,8 @@ pub struct Host {
     pub newest_seq: Option<Seq>,
     /// Circuit keys, with the time of their making in Unix seconds of the host.
     pub keys: BTreeMap<KeyId, u64>,
+    /// When links were lost last.
+    pub(crate) lost_us: BTreeMap<NodeId, u64>,
     pub(crate) map: Option<Rc<Map>>,
     pub(crate) holdings: Holdings,
     pub(crate) entropy: Entropy,
@@ -158,6 +160,7 @@ impl Host {
             guards_before: None,
             client: Client::default(),
             published: Vec::new(),
+            lost_us: BTreeMap::new(),
             newest_seq: None,
             keys: BTreeMap::new(),
             map: None,

@@ -36,7 +36,7 @@ pub struct StreamRules {
     pub opens_per_second: u64,
     /// OPENs at once.
     pub opens_burst: u64,
-    /// Late messages for a closed stream are ignored this long; afterwards they are junk.
+    /// So long it is known how a closed stream ended.
     pub closed_ms: u64,
 }
 
@@ -481,7 +481,9 @@ impl Mux {
         if planted("late-data-after-reset-is-junk") && self.closed.get(&id).is_some_and(|closed| closed.code.is_some()) {
             return Err(Junk::Stream);
         }
-        if self.closed.contains_key(&id) { Ok(()) } else { Err(Junk::Stream) }
+        // spec 06, 3.2: of a used id; how long a lane of the circuit stands still, nobody knows.
+        let was_used = !id.0.is_multiple_of(2) && id.0 <= self.last_id;
+        if was_used { Ok(()) } else { Err(Junk::Stream) }
     }
 
     fn receive_message(&mut self, id: StreamId, message: Message, now_ms: u64) -> Result<(), Junk> {

@@ -178,7 +178,7 @@ pub struct Params {
     pub exit_dial_timeout: Duration,
     /// An exit resolves a name this long.
     pub exit_resolve_timeout: Duration,
-    /// DATA for a stream closed this long ago is junk.
+    /// An edge remembers this long how a closed stream ended.
     pub closed_stream_grace: Duration,
 
     // ---- Routes, client (spec 08, 10) ----

@@ -136,6 +136,9 @@ impl World {
             }
             Output::LinkDown { peer } => {
                 let is_gone = self.hosts[host].plane.borrow_mut().links.remove(&peer).is_some();
+                if let Some(node) = peer.node() {
+                    self.hosts[host].lost_us.insert(node, self.now_us);
+                }
                 self.record.link_changes += u64::from(is_gone && self.counts_links(host, peer));
             }
             Output::LaneRtt { lane, rtt } => self.set_growth(host, lane, rtt),
@@ -327,7 +330,10 @@ impl World {
         let parsed = UnverifiedBottle::parse(bytes).and_then(|bottle| bottle.verify(seq.unix_ms(), &rules));
         match parsed {
             Ok(bottle) => {
-                if let Some(wrong) = listed_alone(it, &bottle) {
+                // A link that was listed stays so for a while when it is lost, also when the Bottle comes only then.
+                let grace_us = u64::try_from(self.params.link_loss_grace.as_micros()).unwrap_or(u64::MAX);
+                let since_us = self.now_us.saturating_sub(grace_us);
+                if let Some(wrong) = listed_alone(it, &bottle, since_us) {
                     self.findings.report("publish", format!("host {host} lists a link to {wrong}, which has not said PUBLISH"));
                 }
                 let key = KeyId::of(&bottle.content().circuit_key.public);
@@ -507,14 +513,16 @@ impl World {
     }
 }
 
-/// A link that a new Bottle lists and the last one did not, though only one end wants it in the map (spec 10).
-fn listed_alone(host: &crate::host::Host, bottle: &port17_proto::bottle::VerifiedBottle) -> Option<NodeId> {
+/// A link that a new Bottle lists and the last one did not, though only one end wants it in the map (spec 10); none that was lost since a
+/// time.
+fn listed_alone(host: &crate::host::Host, bottle: &port17_proto::bottle::VerifiedBottle, since_us: u64) -> Option<NodeId> {
     let last = host.published.last()?;
     let status = host.node.as_ref()?.status();
     let new = status.links.into_iter().filter(|link| {
         bottle.content().link_to(&link.node).is_some() && last.content().link_to(&link.node).is_none() && link.is_up
     });
-    new.into_iter().find(|link| !(link.published_here && link.published_there)).map(|link| link.node)
+    let was_lost = |node: &NodeId| host.lost_us.get(node).is_some_and(|at_us| *at_us >= since_us);
+    new.into_iter().find(|link| (!link.published_here || !link.published_there) && !was_lost(&link.node)).map(|link| link.node)
 }
 
 /// What the replay cache goes by: the ciphertext behind the key id (spec 06, 1).

@@ -3,8 +3,10 @@
 //! The tunnel of the daemon decides with tasks and channels; this is a plain application of the same parts of the core (route, SETUP,
 //! mux) with the same patience: a circuit that does not open is tried again over another route until the stream's time is over.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use port17_proto::bottlerack::Trust;
 use port17_proto::circuit::hop::send_setup;
 use port17_proto::circuit::mux::{Mux, Side, StreamRules, StreamState};
 use port17_proto::circuit::origin::Origin;
@@ -15,7 +17,7 @@ use port17_proto::ids::NodeId;
 use port17_proto::lane::credit::Granter;
 use port17_proto::lane::reader::{Command, Install, Port};
 use port17_proto::limits::FIRST_WINDOW_CELLS;
-use port17_proto::navigator::{self, RouteRequest};
+use port17_proto::navigator::{self, Map, RouteRequest};
 use port17_proto::wire::registry::{ResetCode, StreamProtocol};
 
 use super::{Event, World};
@@ -198,12 +200,21 @@ impl World {
             self.delivered += job.plan.up + job.plan.down;
         } else {
             results.failed += 1;
-            if job.must {
+            if job.must && (job.tries > 0 || !self.has_no_way(host)) {
                 let text = format!("stream {} of client {host} fails where nothing is wrong: {why}", job.plan.tag);
                 self.findings.report("streams", text);
             }
         }
         false
+    }
+
+    /// Whether a client's map has no way from its guard to any exit that is as long as a route, over whatever second hop: links that came as
+    /// they came are nobody's mistake.
+    fn has_no_way(&mut self, host: usize) -> bool {
+        let exits: BTreeSet<NodeId> = self.hosts.iter().filter(|it| it.is_exit).map(|it| it.id).collect();
+        let Some(map) = self.map(host) else { return false };
+        let Some(guard) = self.hosts[host].guards.as_ref().map(|set| set.active) else { return false };
+        !leads_to_exit(&map, &mut vec![guard], self.params.hops as usize, &exits)
     }
 
     /// Puts a stream on a circuit: one that stands, or a new one.
@@ -307,7 +318,7 @@ impl World {
         }
         let target = job.plan.target();
         let exclude = it.client.skips(now_us);
-        let nobody = std::collections::BTreeSet::new();
+        let nobody = BTreeSet::new();
         let drawn = [&exclude, &nobody].into_iter().find_map(|exclude| {
             let request = RouteRequest {
                 guard: Some(choice.node),
@@ -372,4 +383,23 @@ impl World {
             standing.edge.borrow_mut().end(true);
         }
     }
+}
+
+/// Whether a walk of trusted first and last steps goes on to an exit, with so many nodes in all and none of them twice.
+fn leads_to_exit(map: &Map, walk: &mut Vec<NodeId>, hops: usize, exits: &BTreeSet<NodeId>) -> bool {
+    let Some(last) = walk.last().copied() else { return false };
+    let next = walk.len() + 1;
+    map.neighbours(&last).into_iter().any(|node| {
+        let needs_trust = next == 2 || next == hops;
+        if walk.contains(&node) || (needs_trust && map.trust(&node) != Some(Trust::Trusted)) {
+            return false;
+        }
+        if next == hops {
+            return exits.contains(&node);
+        }
+        walk.push(node);
+        let leads = leads_to_exit(map, walk, hops, exits);
+        walk.pop();
+        leads
+    })
 }
