@@ -238,7 +238,6 @@ fn late_messages_for_a_closed_stream_are_ignored() {
     client.push_data(id, b"very late".to_vec());
     client.push_fin(id);
     carry(&mut client, &mut exit, &mut batch).unwrap();
-    assert_eq!(feed(&mut exit, &encode(StreamId(id.0 + 2), &Message::Fin)), Err(Junk::Stream), "never opened");
 }
 
 #[test]
