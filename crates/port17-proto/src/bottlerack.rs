@@ -468,6 +468,7 @@ impl Bottlerack {
         let Some(ours) = self.get(&entry.node).map(|stored| &stored.bottle) else { return would_take() };
         match entry.seq.cmp(&ours.seq()) {
             Ordering::Less => twin && unproven,
+            Ordering::Equal if entry.short_id == ours.short_id() => false,
             // Who has signed three truths must not have some nodes see one and some another (04-M11).
             Ordering::Equal => unproven || (entry.short_id < ours.short_id() && would_take()),
             Ordering::Greater => would_take(),
@@ -478,16 +479,23 @@ impl Bottlerack {
     /// Bottles of a pair stand together.
     pub fn held_after(&self, after: Option<NodeId>, most: usize, now_ms: u64) -> Vec<Held> {
         use std::ops::Bound::{Excluded, Unbounded};
-        let mut held = Vec::new();
+        let mut held = Vec::with_capacity(most.min(self.bottles.len()));
         for (node, stored) in self.bottles.range((after.map_or(Unbounded, Excluded), Unbounded)) {
             if stored.bottle.expires_ms() <= now_ms {
                 continue;
             }
-            let versions: BTreeSet<_> = self.versions(node).map(|it| (it.seq(), it.short_id())).collect();
-            if !held.is_empty() && held.len() + versions.len() > most {
+            let named = |bottle: &VerifiedBottle| Held { node: *node, seq: bottle.seq(), short_id: bottle.short_id() };
+            let before = held.len();
+            held.push(named(&stored.bottle));
+            if let Some(evidence) = self.equivocations.get(node) {
+                held.extend(evidence.pair.iter().map(named));
+                held[before..].sort_unstable();
+                held.dedup();
+            }
+            if before > 0 && held.len() > most {
+                held.truncate(before);
                 break;
             }
-            held.extend(versions.into_iter().map(|(seq, short_id)| Held { node: *node, seq, short_id }));
         }
         held
     }

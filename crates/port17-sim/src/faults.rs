@@ -108,7 +108,7 @@ impl World {
             {
                 self.hosts[host].said_farewell = other != host;
                 let life = self.hosts[other].life;
-                self.after(1, crate::world::Event::Input { host: other, life, input: Input::Tombstone(farewell) });
+                self.after(1, crate::world::Event::Input { host: other, life, input: Box::new(Input::Tombstone(farewell)) });
             }
         }
         self.kill(host);
@@ -204,9 +204,9 @@ impl World {
         self.hosts[host].is_frozen = false;
         self.hosts[host].thawed_us = self.now_us;
         for input in std::mem::take(&mut self.hosts[host].backlog) {
-            self.after(0, crate::world::Event::Input { host, life, input });
+            self.after(0, crate::world::Event::Input { host, life, input: Box::new(input) });
         }
-        self.after(0, crate::world::Event::Input { host, life, input: Input::Tick });
+        self.after(0, crate::world::Event::Input { host, life, input: Box::new(Input::Tick) });
         let lanes: Vec<EndId> = self.hosts[host].lanes.values().copied().collect();
         lanes.into_iter().for_each(|end| self.ends[end].lane.note());
         let edges = self.hosts[host].plane.borrow().edges.clone();

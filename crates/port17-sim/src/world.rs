@@ -45,7 +45,7 @@ pub(crate) enum Event {
     /// An engine's deadline.
     Wake { host: usize, life: u64 },
     /// An input for an engine, whatever became of it since.
-    Input { host: usize, life: u64, input: Input },
+    Input { host: usize, life: u64, input: Box<Input> },
     /// A connection is made, or is not.
     Connect { host: usize, life: u64, dial: DialId, to: Result<usize, DialFailure>, show: ShownKey },
     /// What a wire carries has arrived.
@@ -246,7 +246,7 @@ impl World {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Wake { host, life } => self.wake(host, life),
-            Event::Input { host, life, input } if self.hosts[host].life == life => self.inputs.push_back((host, input)),
+            Event::Input { host, life, input } if self.hosts[host].life == life => self.inputs.push_back((host, *input)),
             Event::Connect { host, life, dial, to, show } if self.hosts[host].life == life => self.connect(host, dial, to, show),
             Event::Arrive { end, parcel } => self.arrive(end, parcel),
             Event::Accepted { end } => self.accepted(end),
@@ -402,7 +402,7 @@ impl World {
     pub(crate) fn give_list(&mut self, host: usize, list: Vec<u8>) {
         let life = self.hosts[host].life;
         let delay = 100_000 + self.entropy.below(400_000);
-        self.after(delay, Event::Input { host, life, input: Input::List(list) });
+        self.after(delay, Event::Input { host, life, input: Box::new(Input::List(list)) });
     }
 
     /// The process is gone without a word; the others' kernels find out.

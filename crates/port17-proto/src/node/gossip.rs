@@ -653,11 +653,12 @@ impl Node {
     /// The batch: announces what is new, and asks where a neighbour is free again.
     pub(super) fn gossip_batch(&mut self) {
         let count = self.gossip.fresh.len().min(ANNOUNCED_AT_ONCE);
-        let batch: Vec<Fresh> = self.gossip.fresh.drain(..count).collect();
+        let mut batch: Vec<Fresh> = self.gossip.fresh.drain(..count).collect();
+        batch.retain(|fresh| self.holds(&fresh.short_id));
         let lanes: Vec<LaneId> = self.gossip.talks.iter().filter(|(_, talk)| talk.spoken).map(|(lane, _)| *lane).collect();
         for lane in lanes {
             let unknown = batch.iter().filter(|fresh| !fresh.known_by.contains(&lane));
-            let ids: Vec<ShortId> = unknown.map(|fresh| fresh.short_id).filter(|id| self.holds(id)).collect();
+            let ids: Vec<ShortId> = unknown.map(|fresh| fresh.short_id).collect();
             for ids in ids.chunks(ANNOUNCE_IDS) {
                 self.send(lane, &Message::Announce(ids.to_vec()));
             }

@@ -11,9 +11,9 @@ use crate::bottle::{Seq, ShortId};
 use crate::ids::{NetworkId, NodeId};
 use crate::limits::{ANNOUNCE_IDS, BOTTLE_BYTES, BOTTLES_BYTES, LIST_PIECE_BYTES, RECONCILE_ENTRIES, TOMBSTONE_BYTES, WANT_IDS};
 
-/// The message's CBOR.
-pub(super) fn write(message: &Message) -> Vec<u8> {
-    let mut cbor = Encoder::new(Vec::new());
+/// Appends the message's CBOR to `out`.
+pub(super) fn write(message: &Message, out: Vec<u8>) -> Vec<u8> {
+    let mut cbor = Encoder::new(out);
     let written = match message {
         Message::Hello(hello) => write_hello(&mut cbor, hello),
         Message::Ping(token) | Message::Pong(token) => write_field(&mut cbor, ping_key::TOKEN, *token),
@@ -31,6 +31,22 @@ pub(super) fn write(message: &Message) -> Vec<u8> {
     // Writing to a Vec has no error to give.
     debug_assert!(written.is_ok(), "a Vec takes every write");
     cbor.into_writer()
+}
+
+/// Not less than the CBOR of a long message takes: what it is written to need not grow.
+pub(super) fn roughly(message: &Message) -> usize {
+    const REST_BYTES: usize = 64;
+    const HEAD_BYTES: usize = 5;
+    let long = match message {
+        Message::Announce(ids) | Message::Want(ids) => ids.len() * SHORT_ID_BYTES,
+        Message::Bottles { envelopes, .. } | Message::Tombstones(envelopes) => {
+            envelopes.iter().map(|envelope| HEAD_BYTES + envelope.len()).sum()
+        }
+        Message::List { bytes, .. } => bytes.len(),
+        Message::Reconcile { held, .. } => held.len() * HELD_BYTES,
+        _ => 0,
+    };
+    REST_BYTES + long
 }
 
 /// Reads without regard to what follows or to how numbers are written: the caller compares with the one encoding. A type that is
@@ -90,8 +106,8 @@ fn write_field(cbor: &mut Encoder<Vec<u8>>, key: u8, value: u64) -> Written {
 }
 
 fn write_ids(cbor: &mut Encoder<Vec<u8>>, ids: &[ShortId]) -> Written {
-    let joined: Vec<u8> = ids.iter().flat_map(|id| id.0).collect();
-    cbor.map(1)?.u8(announce_key::IDS)?.bytes(&joined)?;
+    cbor.map(1)?.u8(announce_key::IDS)?.bytes_len((ids.len() * SHORT_ID_BYTES) as u64)?;
+    ids.iter().for_each(|id| cbor.writer_mut().extend_from_slice(&id.0));
     Ok(())
 }
 
@@ -112,13 +128,13 @@ fn write_list(cbor: &mut Encoder<Vec<u8>>, seq: u64, offset: u32, total: u32, by
 }
 
 fn write_reconcile(cbor: &mut Encoder<Vec<u8>>, more: bool, held: &[Held]) -> Written {
-    let mut joined = Vec::with_capacity(held.len() * HELD_BYTES);
+    cbor.map(2)?.u8(reconcile_key::MORE)?.u8(more.into())?.u8(reconcile_key::HELD)?;
+    cbor.bytes_len((held.len() * HELD_BYTES) as u64)?;
     for held in held {
-        joined.extend_from_slice(&held.node.0);
-        joined.extend_from_slice(&held.seq.0.to_be_bytes());
-        joined.extend_from_slice(&held.short_id.0);
+        cbor.writer_mut().extend_from_slice(&held.node.0);
+        cbor.writer_mut().extend_from_slice(&held.seq.0.to_be_bytes());
+        cbor.writer_mut().extend_from_slice(&held.short_id.0);
     }
-    cbor.map(2)?.u8(reconcile_key::MORE)?.u8(more.into())?.u8(reconcile_key::HELD)?.bytes(&joined)?;
     Ok(())
 }
 

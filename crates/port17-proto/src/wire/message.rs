@@ -145,15 +145,15 @@ impl MessageStream {
     /// # Errors
     /// When a message's length is 0 or above the limit. The lane must then be closed: the stream has lost its place.
     pub fn feed(&mut self, piece: &[u8]) -> Result<Vec<RawMessage>, MessageError> {
-        self.held.extend_from_slice(piece);
-        let (mut messages, mut at) = (Vec::new(), 0);
-        while let Some((length, rest)) = self.held[at..].split_first_chunk::<LENGTH_BYTES>() {
-            let length = message_length(*length)?;
-            let Some(content) = rest.get(..length) else { break };
-            messages.push(RawMessage::from_content(content));
-            at += LENGTH_BYTES + length;
+        if self.held.is_empty() {
+            // Most messages come whole.
+            let (messages, used) = whole_messages(piece)?;
+            self.held.extend_from_slice(&piece[used..]);
+            return Ok(messages);
         }
-        self.held.drain(..at);
+        self.held.extend_from_slice(piece);
+        let (messages, used) = whole_messages(&self.held)?;
+        self.held.drain(..used);
         if self.held.is_empty() {
             // A lane is quiet most of its life: one large message must not keep its memory for ever.
             self.held = Vec::new();
@@ -165,6 +165,18 @@ impl MessageStream {
     pub fn held_bytes(&self) -> usize {
         self.held.len()
     }
+}
+
+/// The messages that are complete, and how many bytes they take.
+fn whole_messages(bytes: &[u8]) -> Result<(Vec<RawMessage>, usize), MessageError> {
+    let (mut messages, mut at) = (Vec::new(), 0);
+    while let Some((length, rest)) = bytes[at..].split_first_chunk::<LENGTH_BYTES>() {
+        let length = message_length(*length)?;
+        let Some(content) = rest.get(..length) else { break };
+        messages.push(RawMessage::from_content(content));
+        at += LENGTH_BYTES + length;
+    }
+    Ok((messages, at))
 }
 
 /// Cuts an encoded message into the pieces that CONTROL frames carry, in order.
@@ -331,7 +343,13 @@ impl Message {
 
     /// The message's bytes, length first: what [`RawMessage::from_urgent`] and [`MessageStream`] take.
     pub fn encode(&self) -> Vec<u8> {
-        RawMessage { code: self.code(), body: self.content() }.encode()
+        let mut out = Vec::with_capacity(LENGTH_BYTES + 1 + content::roughly(self));
+        out.extend_from_slice(&[0; LENGTH_BYTES]);
+        out.push(self.code());
+        let mut out = content::write(self, out);
+        let length = u32::try_from(out.len() - LENGTH_BYTES).unwrap_or(u32::MAX);
+        out[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
+        out
     }
 
     /// Reads a message that came urgent or in the stream.
@@ -350,12 +368,9 @@ impl Message {
         let Some(known) = known else { return Ok(Self::Later(raw.code)) };
         let message = content::read(known, &raw.body).ok_or(MessageError::Malformed)?;
         // Deterministic CBOR: there is one encoding of a value, and it is ours. This also refuses trailing bytes.
-        let is_canonical = matches!(message, Self::Later(_)) || message.content() == raw.body;
+        let is_canonical =
+            matches!(message, Self::Later(_)) || content::write(&message, Vec::with_capacity(raw.body.len())) == raw.body;
         if is_canonical { Ok(message) } else { Err(MessageError::Malformed) }
-    }
-
-    fn content(&self) -> Vec<u8> {
-        content::write(self)
     }
 }
 

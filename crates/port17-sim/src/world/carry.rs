@@ -303,7 +303,7 @@ impl World {
         let stored = self.hosts[host].disk.store_seq(seq);
         let input = if stored { Input::SeqStored(seq) } else { Input::SeqNotStored(seq) };
         let after_us = SYNC_US + self.entropy.below(SYNC_US);
-        self.after(after_us, Event::Input { host, life, input });
+        self.after(after_us, Event::Input { host, life, input: Box::new(input) });
     }
 
     fn save(&mut self, host: usize, key: port17_proto::node::record::RecordKey, bytes: Option<Vec<u8>>) {

@@ -272,6 +272,7 @@ impl World {
             }
         }
         reader.end_batch(now_ms);
+        let was_full = it.in_flight >= WIRE_FRAMES;
         it.in_flight = it.in_flight.saturating_sub(read);
         let events: Vec<_> = reader.drain_events().collect();
         let faults = reader.take_faults();
@@ -292,7 +293,7 @@ impl World {
                 }
             }
         }
-        if read > 0 {
+        if read > 0 && was_full {
             self.ends[self.ends[end].peer].lane.note();
         }
         for event in events {
