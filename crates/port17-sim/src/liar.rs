@@ -15,7 +15,7 @@ use port17_proto::wire::registry::{Command, FRAME_BYTES, HEADER_BYTES};
 
 use crate::host::Kind;
 use crate::lane::EndId;
-use crate::world::{World, control_frame};
+use crate::world::World;
 
 /// What a liar does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -152,7 +152,7 @@ impl World {
 
     fn say(&mut self, end: EndId, message: &Message) {
         let bytes = message.encode();
-        let frames: Vec<_> = split_into_pieces(&bytes).filter_map(|piece| control_frame(piece, 0)).collect();
+        let frames: Vec<_> = split_into_pieces(&bytes).filter_map(|piece| self.control_frame(piece, 0)).collect();
         // A peer that reads nothing loses the lie.
         let _ = self.ends[end].lane.queue(|queue| frames.into_iter().try_for_each(|frame| queue.push_control(frame)));
     }

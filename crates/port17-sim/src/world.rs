@@ -3,8 +3,6 @@
 //! An event is taken from the heap; then everything that follows from it without time passing: inputs of engines, ends of lanes,
 //! edges of circuits. One seed gives one run.
 
-pub(crate) use carry::control_frame;
-
 mod carry;
 mod measure;
 mod streams;
@@ -19,6 +17,7 @@ use std::time::Duration;
 use port17_proto::circuit::hop::Setup;
 use port17_proto::circuit::replay::Stamp;
 use port17_proto::crypto::{Entropy, SigningKey};
+use port17_proto::lane::frame::FrameBuf;
 use port17_proto::network::{Definition, ListContent, Roots, SignedList};
 use port17_proto::node::io::{DialFailure, DialId, Input, LaneLoss, ShownKey};
 use port17_proto::node::{Node, Shelf};
@@ -146,6 +145,8 @@ pub struct World {
     lanes_made: u64,
     shelf: Shelf,
     latencies: Vec<Vec<u64>>,
+    /// Frames that were read, to be written again.
+    read_frames: Vec<FrameBuf>,
 }
 
 impl World {
@@ -197,6 +198,7 @@ impl World {
             lanes_made: 0,
             shelf: Shelf::shared(),
             latencies,
+            read_frames: Vec::new(),
         })
     }
 

@@ -236,10 +236,11 @@ fn read_reconcile(cbor: &mut Decoder<'_>) -> Option<Message> {
     if !rest.is_empty() || entries.len() > RECONCILE_ENTRIES {
         return None;
     }
-    let held = entries.iter().map(|entry| {
+    let mut held = Vec::with_capacity(entries.len());
+    for entry in entries {
         let (node, rest) = entry.split_first_chunk()?;
         let (seq, rest) = rest.split_first_chunk()?;
-        Some(Held { node: NodeId(*node), seq: Seq(u64::from_be_bytes(*seq)), short_id: ShortId(rest.try_into().ok()?) })
-    });
-    Some(Message::Reconcile { more, held: held.collect::<Option<_>>()? })
+        held.push(Held { node: NodeId(*node), seq: Seq(u64::from_be_bytes(*seq)), short_id: ShortId(rest.try_into().ok()?) });
+    }
+    Some(Message::Reconcile { more, held })
 }

@@ -205,16 +205,26 @@ impl World {
         self.ends[end].control_bytes += message.len() as u64;
         let lane_handle = self.ends[end].lane.clone();
         let sent = if urgent {
-            let frame = control_frame(message, CONTROL_FLAG_URGENT);
+            let frame = self.control_frame(message, CONTROL_FLAG_URGENT);
             lane_handle.queue(|queue| frame.map_or(Ok(()), |frame| queue.push_urgent(frame)))
         } else {
-            let frames: Vec<_> = split_into_pieces(message).filter_map(|piece| control_frame(piece, 0)).collect();
+            let frames: Vec<_> = split_into_pieces(message).filter_map(|piece| self.control_frame(piece, 0)).collect();
             lane_handle.queue(|queue| frames.into_iter().try_for_each(|frame| queue.push_control(frame)))
         };
         if sent.is_err() {
             self.close_lane(host, lane);
             self.inputs.push_back((host, Input::LaneDown { lane, why: LaneLoss::Overrun }));
         }
+    }
+
+    /// One frame of control, in one that was read before if there is one.
+    pub(crate) fn control_frame(&mut self, bytes: &[u8], flags: u8) -> Option<FrameBuf> {
+        let mut frame = self.read_frames.pop().unwrap_or_default();
+        let body = frame.bytes_mut()[HEADER_BYTES..].first_chunk_mut::<BODY_BYTES>()?;
+        body.fill(0);
+        write_control_body(bytes, body).ok()?;
+        frame.set_header(Header { flags, ..Header::new(CircuitId(0), Code::Control) });
+        Some(frame)
     }
 
     fn admit(&mut self, host: usize, lane: LaneId, peer: Peer, circuits: u32) {
@@ -535,15 +545,6 @@ fn stamp_of(packet: &SetupPacket) -> port17_proto::circuit::replay::Stamp {
 /// Never before the engine's own deadline.
 fn micros_up(time: Duration) -> u64 {
     u64::try_from(time.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX)
-}
-
-pub(crate) fn control_frame(bytes: &[u8], flags: u8) -> Option<FrameBuf> {
-    let mut body = [0; BODY_BYTES];
-    write_control_body(bytes, &mut body).ok()?;
-    let mut frame = FrameBuf::new();
-    frame.bytes_mut()[HEADER_BYTES..].copy_from_slice(&body);
-    frame.set_header(Header { flags, ..Header::new(CircuitId(0), Code::Control) });
-    Some(frame)
 }
 
 fn kind(input: &Input) -> (u8, u64) {

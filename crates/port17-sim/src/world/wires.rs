@@ -19,6 +19,9 @@ use crate::judge::CreditView;
 use crate::lane::{End, EndId, Lane, Parcel, WIRE_FRAMES};
 use port17_proto::circuit::hop::Setup;
 
+/// Frames kept to be used again.
+const READ_FRAMES: usize = 1024;
+
 impl World {
     // ---- Making ----
 
@@ -266,7 +269,11 @@ impl World {
         while reader.hears() && (reader.is_admitted() || !reader.has_events()) {
             let Some(mut frame) = it.inbox.pop_front() else { break };
             read += 1;
-            if let Err(broken) = reader.frame(frame.bytes_mut(), now_ms) {
+            let result = reader.frame(frame.bytes_mut(), now_ms);
+            if self.read_frames.len() < READ_FRAMES {
+                self.read_frames.push(frame);
+            }
+            if let Err(broken) = result {
                 fault = Some(broken);
                 break;
             }
