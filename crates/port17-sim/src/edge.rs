@@ -94,6 +94,21 @@ pub enum Progress {
     Broken,
 }
 
+/// What a client does with the keys that the answer's fresh ones take the place of.
+pub(crate) enum FirstKeys {
+    /// They are erased, as they must be.
+    Erased,
+    /// A liar keeps the circuit as it was before its answer.
+    Kept {
+        /// With the first keys.
+        origin: Box<Origin>,
+        /// Cells that went under the fresh ones since.
+        fresh_cells: u64,
+    },
+    /// A liar has sealed a cell with them behind cells under the fresh ones.
+    Used,
+}
+
 /// One stream at one edge.
 pub struct Flow {
     /// What it is about.
@@ -133,12 +148,7 @@ pub struct Edge {
     /// It stands on the agenda.
     pub(crate) is_due: bool,
     created: Option<Vec<u8>>,
-    /// A liar's: the circuit as before its answer, with the keys that are erased then.
-    pub(crate) kept: Option<Box<Origin>>,
-    /// Cells under the fresh keys, while there are such.
-    fresh_cells: u64,
-    /// A cell was sealed with them although the fresh keys are in use.
-    pub(crate) went_back: bool,
+    pub(crate) first_keys: FirstKeys,
     batch: Batch,
     agenda: Rc<Agenda>,
     findings: Rc<Findings>,
@@ -166,9 +176,7 @@ impl Edge {
             flows: BTreeMap::new(),
             is_due: false,
             created: None,
-            kept: None,
-            fresh_cells: 0,
-            went_back: false,
+            first_keys: FirstKeys::Erased,
             batch: Batch::default(),
             agenda,
             findings,
@@ -361,18 +369,26 @@ impl Edge {
     /// A liar's kept keys count along, and seal the cell behind the first ones under fresh keys.
     fn seal_with_kept(&mut self, plain: &FrameBuf, area: Range<usize>) -> Option<FrameBuf> {
         const FRESH_CELLS: u64 = 20;
-        let kept = self.kept.as_mut()?;
+        let FirstKeys::Kept { origin, fresh_cells } = &mut self.first_keys else { return None };
         let mut frame = FrameBuf::new();
         frame.bytes_mut()[area.clone()].copy_from_slice(&plain.bytes()[area]);
-        let flags = kept.seal(self.route.len() - 1, frame.bytes_mut()).ok()?;
-        self.fresh_cells += u64::from(matches!(self.sealing, Sealing::Client(_)));
-        if self.fresh_cells <= FRESH_CELLS {
+        let flags = origin.seal(self.route.len() - 1, frame.bytes_mut()).ok()?;
+        *fresh_cells += u64::from(matches!(self.sealing, Sealing::Client(_)));
+        if *fresh_cells <= FRESH_CELLS {
             return None;
         }
         frame.set_header(Header { flags, ..Header::new(self.circuit, Code::Cell) });
-        self.kept = None;
-        self.went_back = true;
+        self.first_keys = FirstKeys::Used;
         Some(frame)
+    }
+
+    /// Whether a cell was sealed with the first keys behind the fresh ones; said once.
+    pub(crate) fn went_back(&mut self) -> bool {
+        let went_back = matches!(self.first_keys, FirstKeys::Used);
+        if went_back {
+            self.first_keys = FirstKeys::Erased;
+        }
+        went_back
     }
 
     /// Puts the edge on the agenda, unless it stands there.

@@ -22,7 +22,7 @@ use port17_proto::wire::registry::{ResetCode, StreamProtocol};
 
 use super::{Event, World};
 use crate::client::{Job, Standing};
-use crate::edge::{Edge, EdgeRef, EdgeSink, Progress, Sealing, StreamPlan};
+use crate::edge::{Edge, EdgeRef, EdgeSink, FirstKeys, Progress, Sealing, StreamPlan};
 use crate::judge::check_route;
 use crate::liar::Lie;
 
@@ -62,7 +62,7 @@ impl World {
         }
         let now_ms = self.now_ms(host);
         edge.borrow_mut().work(now_ms);
-        if std::mem::take(&mut edge.borrow_mut().went_back) {
+        if edge.borrow_mut().went_back() {
             let circuit = edge.borrow().circuit;
             self.expect_end(end, circuit, "keys", "a cell is sealed with a key that the fresh ones have erased");
         }
@@ -290,7 +290,9 @@ impl World {
         let edge = Edge::new(lane.clone(), circuit, mux, sealing, Rc::clone(&self.agenda), Rc::clone(&self.findings));
         edge.borrow_mut().route = route;
         edge.borrow_mut().slot = slot;
-        edge.borrow_mut().kept = kept.map(|(origin, _)| Box::new(origin));
+        if let Some((origin, _)) = kept {
+            edge.borrow_mut().first_keys = FirstKeys::Kept { origin: Box::new(origin), fresh_cells: 0 };
+        }
         lane.command(Command::Install(circuit, Install::Origin { sink: EdgeSink(Rc::clone(&edge)), permitted }));
         send_setup(&lane, circuit, &packet);
         self.ends[lane.end()].edges.insert(circuit, Rc::clone(&edge));
