@@ -20,14 +20,26 @@ def add(a, b):
     return x % P, y % P
 
 
+def add_extended(a, b):
+    """As add, of points (x z, y z, z, x y z): without a division (RFC 8032, 5.1.4)."""
+    (x1, y1, z1, t1), (x2, y2, z2, t2) = a, b
+    minus, plus = (y1 - x1) * (y2 - x2), (y1 + x1) * (y2 + x2)
+    product, both = 2 * D * t1 * t2, 2 * z1 * z2
+    e, f, g, h = plus - minus, both - product, both + product, plus + minus
+    return e * f % P, g * h % P, f * g % P, e * h % P
+
+
 def multiply(scalar, point):
-    result = NEUTRAL
+    x, y = point
+    power, result = (x, y, 1, x * y % P), (0, 1, 1, 0)
     while scalar:
         if scalar & 1:
-            result = add(result, point)
-        point = add(point, point)
+            result = add_extended(result, power)
+        power = add_extended(power, power)
         scalar >>= 1
-    return result
+    x, y, z, _ = result
+    inverse = pow(z, P - 2, P)
+    return x * inverse % P, y * inverse % P
 
 
 def negate(point):
