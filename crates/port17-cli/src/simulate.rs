@@ -53,12 +53,14 @@ struct Runs<'a> {
 pub(crate) fn run(arguments: &SimulateArguments, output: Output) -> Result<(), Failure> {
     let scenario = scenario(arguments)?;
     let seeds = arguments.seeds.unwrap_or(1);
+    if let Some(path) = &arguments.svg {
+        // Now, and not after hours.
+        let opened = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path);
+        opened.map_err(|error| Failure::system(path.display(), &error))?;
+    }
     let began = Instant::now();
     let outcomes = block_on(simulate(&scenario, arguments.seed, seeds, output))??;
-    if let Some(path) = &arguments.svg {
-        let picture = picture(&scenario, &outcomes, arguments.seeds.is_some());
-        fs::write(path, picture).map_err(|error| Failure::system(path.display(), &error))?;
-    }
+    let picture = arguments.svg.as_ref().map(|path| (path, picture(&scenario, &outcomes, arguments.seeds.is_some())));
     let runs: Vec<Run> = outcomes.into_iter().map(|outcome| Run::of(&scenario, outcome)).collect();
     let broken = runs.iter().filter(|run| !run.findings.is_empty()).count();
     let took_s = began.elapsed().as_secs_f64();
@@ -69,6 +71,9 @@ pub(crate) fn run(arguments: &SimulateArguments, output: Output) -> Result<(), F
             let whole = Runs { runs, figures: intervals(&all) };
             output.print(describe_all(&whole, took_s), &whole)?;
         }
+    }
+    if let Some((path, picture)) = picture {
+        fs::write(path, picture).map_err(|error| Failure::system(path.display(), &error))?;
     }
     if broken > 0 { Err(Failure::silent(Kind::Failed)) } else { Ok(()) }
 }

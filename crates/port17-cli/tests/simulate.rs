@@ -90,8 +90,16 @@ fn pictures_are_written() {
         let text = fs::read_to_string(home.path(name)).unwrap();
         assert!(text.starts_with("<svg ") && text.ends_with("</svg>\n") && text.contains(words), "{name}");
     }
-    let (_, error) = home.ends(&[SMALL, &["--svg", "no/such/directory.svg"]].concat(), 6);
+}
+
+#[test]
+fn a_picture_that_cannot_be_written_costs_no_run() {
+    let home = Home::new();
+    // Before a run that would take days.
+    let (_, error) = home.ends(&["simulate", "--nodes", "1000", "--minutes", "80000", "--svg", "no/such/directory.svg"], 6);
     assert!(error.contains("no/such/directory.svg"), "{error}");
+    let (out, error) = home.ends(&[SMALL, &["--svg", "/dev/full"]].concat(), 6);
+    assert!(out.contains("trace hash") && error.contains("/dev/full"), "{out}{error}");
 }
 
 #[test]
