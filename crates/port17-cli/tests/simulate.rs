@@ -99,7 +99,7 @@ fn a_picture_that_cannot_be_written_costs_no_run() {
     let (_, error) = home.ends(&["simulate", "--nodes", "1000", "--minutes", "80000", "--svg", "no/such/directory.svg"], 6);
     assert!(error.contains("no/such/directory.svg"), "{error}");
     let (out, error) = home.ends(&[SMALL, &["--svg", "/dev/full"]].concat(), 6);
-    assert!(out.contains("trace hash") && error.contains("/dev/full"), "{out}{error}");
+    assert!(out.contains("exit unknown by") && error.contains("/dev/full"), "{out}{error}");
 }
 
 #[test]
