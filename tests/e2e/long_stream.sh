@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# One stream that is longer than many key generations: 3 GB with the right hash. LONG_STREAM_BYTES sets another length.
+# One stream that is longer than many key generations: 2 GB with the right hash. LONG_STREAM_BYTES sets another length.
 # Debian: curl python3
 set -euo pipefail
 # shellcheck source=tests/e2e/checks.bash
 source "$(dirname "${BASH_SOURCE[0]}")/checks.bash"
 
-bytes=${LONG_STREAM_BYTES:-3000000000}
+bytes=${LONG_STREAM_BYTES:-2000000000}
 
 arrives_whole() {
     local through direct
