@@ -33,8 +33,8 @@ pub(super) fn write(message: &Message, out: Vec<u8>) -> Vec<u8> {
     cbor.into_writer()
 }
 
-/// Not less than the CBOR of a long message takes: what it is written to need not grow.
-pub(super) fn roughly(message: &Message) -> usize {
+/// Bytes that a buffer for the message's CBOR should have: a long message makes it grow no more.
+pub(super) fn room(message: &Message) -> usize {
     const REST_BYTES: usize = 64;
     const HEAD_BYTES: usize = 5;
     let long = match message {

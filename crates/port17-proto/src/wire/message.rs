@@ -343,7 +343,7 @@ impl Message {
 
     /// The message's bytes, length first: what [`RawMessage::from_urgent`] and [`MessageStream`] take.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(LENGTH_BYTES + 1 + content::roughly(self));
+        let mut out = Vec::with_capacity(LENGTH_BYTES + 1 + content::room(self));
         out.extend_from_slice(&[0; LENGTH_BYTES]);
         out.push(self.code());
         let mut out = content::write(self, out);

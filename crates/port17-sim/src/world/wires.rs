@@ -279,6 +279,7 @@ impl World {
             }
         }
         reader.end_batch(now_ms);
+        // Only then the other end may have more that had no room.
         let was_full = it.in_flight >= WIRE_FRAMES;
         it.in_flight = it.in_flight.saturating_sub(read);
         let events: Vec<_> = reader.drain_events().collect();
